@@ -1,0 +1,46 @@
+# The commands people type; .ci/run types the same ones.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: run install install-dev test lint format bench clean help
+.DEFAULT_GOAL := help
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+run: install ## start the service on 127.0.0.1:8080, with everything it needs under ./data
+	@exec $(BIN)/python app.py serve
+
+install: $(VENV)/.installed ## what the service needs, into .venv
+
+test: install-dev ## all tests, against a real PostgreSQL and a real S3 server
+	$(BIN)/python -m pytest -q
+
+lint: install-dev ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: install-dev ## let ruff put things in order
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install-dev ## the figures of README, measured on this machine (about 15 minutes)
+	$(BIN)/python -m tests.bench
+
+install-dev: $(VENV)/.installed-dev
+
+clean: ## forget .venv and caches; never touches ./data
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .bench
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,113 @@
+"""Settings: read once, all problems at once, never a silent fall-back; README's table is this module's."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from gauzian import budget
+from gauzian.settings import Settings, SettingsError, misspelt
+
+ROOT = Path(__file__).parent.parent
+
+BAD = [
+    ("MAX_CONCURRENT_UPLOADS", "many", "a whole number from 1 to 10000, or auto"),
+    ("MAX_CONCURRENT_UPLOADS", "0", "a whole number from 1 to 10000, or auto"),
+    ("MAX_CHUNK_SIZE", "-5", "a whole number"),
+    ("MAX_CHUNK_SIZE", "10MB", "a whole number"),
+    ("UPLOADS_BUSY_STATUS", "404", "400, 429 or 503"),
+    ("UPLOAD_IDLE_SECONDS", "nan", "seconds from"),
+    ("COOKIE_SECURE", "perhaps", "true or false"),
+    ("FINALIZE_CHECK", "off", "one of explained, contiguous"),
+    ("DATABASE_URL", "mysql://x/y", "a URL beginning with postgresql://"),
+    ("S3_ENDPOINT", "minio:9000", "a URL beginning with http://"),
+    ("TRUSTED_PROXIES", "10.0.0.0/99", "addresses or networks"),
+    ("CORS_ORIGINS", "drive.example.org", "origins"),
+    ("PORT", "99999", "a whole number from 0 to 65535"),
+]
+
+
+def test_nothing_set_means_the_defaults() -> None:
+    settings = Settings.from_env({})
+    assert settings == Settings()
+    assert (settings.max_concurrent_uploads, settings.max_chunk_size, settings.port) == (50, 10_485_760, 8080)
+
+
+@pytest.mark.parametrize(("name", "text", "takes"), BAD)
+def test_a_bad_value_names_the_variable_what_it_held_and_what_it_takes(name: str, text: str, takes: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({name: text})
+    problem = next(problem for problem in caught.value.problems if name in problem)
+    assert takes in problem
+    assert text in problem or name == "DATABASE_URL"
+
+
+def test_all_problems_come_in_one_message() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({name: text for name, text, _ in BAD})
+    assert {name for name, _, _ in BAD} <= {problem.split()[0] for problem in caught.value.problems}
+
+
+def test_a_secret_is_shown_neither_in_a_problem_nor_in_the_table() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({"DATABASE_URL": "mysql://root:hunter22@db/x"})
+    assert "hunter22" not in str(caught.value)
+    shown = Settings.from_env(
+        {"S3_ENDPOINT": "http://s3", "S3_ACCESS_KEY": "hunter22", "S3_SECRET_KEY": "hunter33"}
+    ).rows()
+    assert "hunter" not in str(shown)
+
+
+def test_half_an_s3_configuration_stops_the_start() -> None:
+    for environ in ({"S3_ENDPOINT": "http://s3"}, {"S3_ACCESS_KEY": "a", "S3_SECRET_KEY": "b"}):
+        with pytest.raises(SettingsError):
+            Settings.from_env(environ)
+
+
+def test_aliases_and_empty_variables() -> None:
+    environ = {
+        "S3_ENDPOINT": "http://s3",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "QUOTA_BYTES": " ",
+    }
+    settings = Settings.from_env(environ)
+    assert (settings.s3_access_key, settings.s3_secret_key, settings.quota_bytes) == ("key", "secret", None)
+
+
+def test_a_misspelt_variable_is_noticed_and_foreign_ones_are_not() -> None:
+    assert misspelt({"MAX_CONCURENT_UPLOADS": "5"}) == [
+        "MAX_CONCURENT_UPLOADS is no setting; did you mean MAX_CONCURRENT_UPLOADS?"
+    ]
+    assert (
+        misspelt({"PATH": "/bin", "HOME": "/", "GAUZIAN_SERVICE_HOST": "10.0.0.1", "LANG": "C", "AWS_REGION": "x"})
+        == []
+    )
+
+
+def test_readme_prints_the_table_of_this_module() -> None:
+    readme = (ROOT / "README.md").read_text()
+    printed = re.search(r"<!-- settings -->\n(.*?)\n<!-- /settings -->", readme, re.DOTALL)
+    assert printed is not None
+    assert printed[1] == Settings.table(), "run: python -m gauzian.settings"
+
+
+@pytest.mark.parametrize(
+    ("limit", "places"), [(None, 50), (64 * budget.MIB, 4), (1024 * budget.MIB, 1000), (512 * budget.MIB, 322)]
+)
+def test_auto_takes_as_many_places_as_the_limit_carries(limit: int | None, places: int) -> None:
+    found = budget.places_within(limit, downloads=100, connections=2000, password_checks=2)
+    assert found == pytest.approx(places, abs=places // 2)
+    if limit is not None and found > 4:
+        assert budget.ceiling(budget.Load(found, 100, 2000, 2)) <= limit
+
+
+def test_the_memory_limit_is_read_from_either_cgroup(tmp_path: Path) -> None:
+    (tmp_path / "max").write_text("268435456\n")
+    (tmp_path / "none").write_text("max\n")
+    (tmp_path / "v1none").write_text("9223372036854771712\n")
+    assert budget.memory_limit([str(tmp_path / "absent"), str(tmp_path / "max")]) == 268435456
+    assert budget.memory_limit([str(tmp_path / "none")]) is None
+    assert budget.memory_limit([str(tmp_path / "v1none")]) is None
