@@ -1,0 +1,168 @@
+"""Start here: the process and its command line.
+
+python app.py serve      the service (default)
+python app.py migrate    bring the database's schema up to date
+python app.py reap       remove unfinished uploads and objects no row names; --dry-run only counts
+python app.py scrub      read every stored object and compare it with its row
+python app.py settings   the effective settings, their help, and the memory they can come to
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from gauzian import budget
+from gauzian.assembly.parts import load_of, migrated_database, open_parts
+from gauzian.assembly.urls import compose, server_limits, show_server
+from gauzian.database.migrate import MigrationError
+from gauzian.errors import ApiError
+from gauzian.logs import logging_to
+from gauzian.server.memory import Allocator
+from gauzian.server.serve import Server
+from gauzian.settings import Settings, SettingsError, misspelt
+from gauzian.upload.scrub import Damage, Progress
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 done; 1 found damage, or could not go on; 2 the settings or the command line are wrong."""
+    given = _parser().parse_args(arguments)
+    try:
+        settings = Settings.from_env(os.environ)
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    # Before the first thread starts: glibc gives each thread a heap of its own otherwise, and keeps what was freed in
+    # it.
+    Allocator().limit_arenas()
+    commands: dict[str, Callable[[], Awaitable[int]]] = {
+        "serve": lambda: serve(settings),
+        "migrate": lambda: migrate(settings),
+        "reap": lambda: reap(settings, dry_run=given.dry_run, adopt=given.adopt_store),
+        "scrub": lambda: scrub(settings),
+        "settings": lambda: show(settings),
+    }
+    with logging_to(sys.stderr, format=settings.log_format, level=settings.log_level.upper()):
+        try:
+            return asyncio.run(_as_coroutine(commands[given.command]))
+        except (ApiError, MigrationError, OSError) as error:
+            print(f"gauzian: {error}", file=sys.stderr)
+            return 1
+
+
+async def serve(settings: Settings) -> int:
+    """Until SIGTERM or SIGINT; then no new work, what is in flight finishes, everything is closed in order."""
+    for warning in misspelt(os.environ):
+        print(f"gauzian: warning: {warning}", file=sys.stderr)
+    async with open_parts(settings, migrations=MIGRATIONS) as parts:
+        stop = asyncio.Event()
+
+        def begin_to_stop() -> None:
+            parts.draining.begin()
+            stop.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, begin_to_stop)
+        server = Server(
+            compose(parts, settings),
+            host=settings.host,
+            port=settings.port,
+            limits=server_limits(settings),
+            grace_seconds=settings.shutdown_grace_seconds,
+            on_listening=_announce,
+        )
+        show_server(parts.metrics, server)
+        await server.serve(stop)
+    return 0
+
+
+def _announce(addresses: list[tuple[str, int]]) -> None:
+    host, port = addresses[0]
+    shown = f"[{host}]" if ":" in host else host
+    print(f"GAUZIAN is ready: http://{shown}:{port}", flush=True)
+
+
+async def migrate(settings: Settings) -> int:
+    async with migrated_database(settings, migrations=MIGRATIONS) as (_, applied):
+        print("\n".join(applied) if applied else "the schema is up to date")
+    return 0
+
+
+async def reap(settings: Settings, *, dry_run: bool, adopt: bool) -> int:
+    async with open_parts(settings, migrations=MIGRATIONS, background=False) as parts:
+        if adopt:
+            await parts.reaper.adopt_store()
+            print("this store belongs to this database now")
+            return 0
+        report = await parts.reaper.reap(sweep=True, dry_run=dry_run)
+    print(("would remove: " if dry_run else "removed: ") + report.line())
+    for key in report.examples:
+        print(f"  {key}")
+    return 1 if report.refused else 0
+
+
+async def scrub(settings: Settings) -> int:
+    terminal = sys.stderr.isatty()
+
+    def on_damage(damage: Damage) -> None:
+        row = damage.row
+        print(f"{row.object_key}: {damage.what} (file {row.file_id}, chunk {row.index})", flush=True)
+
+    def on_progress(progress: Progress) -> None:
+        if terminal and progress.checked % 50 == 0:
+            share = 100 * progress.checked / max(1, progress.objects)
+            print(
+                f"\r{progress.checked} of {progress.objects} objects, {share:.0f} % ",
+                end="",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    async with open_parts(settings, migrations=MIGRATIONS, background=False) as parts:
+        result = await parts.scrub.run(on_damage=on_damage, on_progress=on_progress)
+    if terminal:
+        print("\r\033[K", end="", file=sys.stderr)
+    print(f"{result.checked} objects checked ({result.checked_bytes} bytes), {result.damaged} damaged")
+    return 1 if result.damaged else 0
+
+
+async def show(settings: Settings) -> int:
+    for name, value, help in settings.rows():
+        print(f"{name}={value}\n    {help}")
+    load = load_of(settings)
+    print(
+        f"\nMemory ceiling: {budget.ceiling(load) // budget.MIB} MiB for {load.uploads} uploads, "
+        f"{load.downloads} downloads, {load.connections} connections and {load.password_checks} password checks at once (PostgreSQL not included)"
+    )
+    return 0
+
+
+async def _as_coroutine(command: Callable[[], Awaitable[int]]) -> int:
+    return await command()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="app.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "command", nargs="?", default="serve", choices=["serve", "migrate", "reap", "scrub", "settings"]
+    )
+    parser.add_argument("--dry-run", action="store_true", help="reap: only count")
+    parser.add_argument(
+        "--adopt-store",
+        action="store_true",
+        help="reap: declare that the store belongs to this database",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,237 @@
+"""Where the parts are joined: the one table of all URLs and the order of middleware. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from gauzian import __version__
+from gauzian.accounts.address import Addresses
+from gauzian.accounts.routes import Accounts
+from gauzian.accounts.throttle import Throttle
+from gauzian.assembly.parts import Parts
+from gauzian.database.downloads import FoundChunk
+from gauzian.download import formats as shapes
+from gauzian.download.info import SendFileInfo
+from gauzian.download.readahead import ReadAhead
+from gauzian.download.routes import SendChunk, SendFile
+from gauzian.errors import ApiError, ASGIApp, MethodNotAllowed, NotFound
+from gauzian.metrics import Metrics
+from gauzian.server.limits import ServerLimits
+from gauzian.server.serve import Server
+from gauzian.settings import Settings
+from gauzian.stores.spool import Spool
+from gauzian.upload.chunk import Format, ReceiveChunk
+from gauzian.upload.formats import BodyLimits, RawChunk
+from gauzian.upload.json_chunk import JsonChunk
+from gauzian.upload.lifecycle import Uploads
+from gauzian.upload.multipart_chunk import MultipartChunk
+from gauzian.web.drain import RefuseWhenDraining
+from gauzian.web.health import Health, Numbers
+from gauzian.web.prefix import StripPrefix
+from gauzian.web.refusals import AnswerErrors
+from gauzian.web.watch import Watch
+
+# Response headers that a page from another origin may read.
+_EXPOSED = ["x-chunk-iv", "x-chunk-index", "x-request-id", "etag", "content-digest", "retry-after"]
+
+
+def server_limits(settings: Settings) -> ServerLimits:
+    # 1.6: a refused chunk may be on its way in base64, with some JSON around it.
+    return ServerLimits(max_connections=settings.max_connections, linger_bytes=int(1.6 * settings.max_chunk_size))
+
+
+def compose(parts: Parts, settings: Settings) -> ASGIApp:
+    """The application, ready for any ASGI server."""
+    _show_levels(parts)
+    middleware = [Middleware(Watch, metrics=parts.metrics)]
+    if settings.cors_origins:
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.cors_origins,
+                allow_methods=["*"],
+                allow_headers=["*"],
+                allow_credentials=True,
+                expose_headers=_EXPOSED,
+            )
+        )
+    middleware += [
+        Middleware(AnswerErrors, count=lambda code: parts.metrics.errors.labels(code).inc()),
+        Middleware(RefuseWhenDraining, draining=parts.draining),
+    ]
+    app = Starlette(
+        routes=_routes(parts, settings), middleware=middleware, exception_handlers={HTTPException: _not_routed}
+    )
+    app.router.redirect_slashes = False  # a trailing slash makes another URL: 404, as it always was
+    return StripPrefix(app, prefix="/api")
+
+
+def _routes(parts: Parts, settings: Settings) -> list[Route]:
+    return [
+        *_byte_paths(parts, settings),
+        *_commands(parts, settings),
+        *_account_paths(parts, settings),
+        *_house(parts, settings),
+    ]
+
+
+def _byte_paths(parts: Parts, settings: Settings) -> list[Route]:
+    """First in the table, because they are asked for most."""
+    limits = BodyLimits(
+        max_chunk_size=settings.max_chunk_size,
+        idle_seconds=settings.upload_idle_seconds,
+        min_rate=settings.upload_min_rate,
+    )
+
+    def receive(format: Format) -> ReceiveChunk:
+        return ReceiveChunk(
+            format,
+            gate=parts.upload_gate,
+            identity=parts.identity,
+            database=parts.database,
+            store=parts.store,
+            metrics=parts.metrics,
+            quota_bytes=settings.quota_bytes,
+        )
+
+    def new_spool() -> Spool:
+        return Spool(parts.spool_dir, threads=parts.threads, most_bytes=settings.max_chunk_size)
+
+    objects = ReadAhead(parts.store, ahead=settings.download_readahead)
+
+    def send(shape: Callable[[FoundChunk], shapes.Format]) -> SendChunk:
+        return SendChunk(
+            shape,
+            gate=parts.download_gate,
+            identity=parts.identity,
+            database=parts.database,
+            objects=objects,
+            metrics=parts.metrics,
+            stall_seconds=settings.download_stall_seconds,
+        )
+
+    send_file = SendFile(
+        gate=parts.download_gate,
+        identity=parts.identity,
+        database=parts.database,
+        objects=objects,
+        metrics=parts.metrics,
+        stall_seconds=settings.download_stall_seconds,
+    )
+    return [
+        Route("/drive/upload_chunk_binary", receive(RawChunk(limits)), methods=["POST"]),
+        Route("/drive/files/{file_id}/upload-chunk", receive(MultipartChunk(limits)), methods=["POST"]),
+        Route("/drive/upload_chunk", receive(JsonChunk(limits, new_spool=new_spool)), methods=["POST"]),
+        Route("/drive/download_chunk_binary/{s3_key}", send(shapes.RawChunk), methods=["GET"]),
+        Route("/drive/download_chunk/{s3_key}", send(shapes.JsonChunk), methods=["GET"]),
+        Route("/drive/download/{file_id}", send_file, methods=["GET"]),
+        Route("/drive/files/{file_id}/download", send_file, methods=["GET"]),
+    ]
+
+
+def _commands(parts: Parts, settings: Settings) -> list[Route]:
+    uploads = Uploads(
+        identity=parts.identity,
+        database=parts.database,
+        removal=parts.removal,
+        metrics=parts.metrics,
+        quota_bytes=settings.quota_bytes,
+        max_chunk_size=settings.max_chunk_size,
+        ttl=timedelta(hours=settings.upload_ttl_hours),
+        check_bytes=settings.finalize_check == "explained",
+    )
+    send_info = SendFileInfo(
+        identity=parts.identity,
+        database=parts.database,
+        metrics=parts.metrics,
+        stall_seconds=settings.download_stall_seconds,
+    )
+    return [
+        Route("/drive/initialize_file", uploads.initialize, methods=["POST"]),
+        Route("/drive/files/initialize", uploads.initialize, methods=["POST"]),
+        Route("/drive/files/{file_id}/upload", uploads.received, methods=["GET"]),
+        Route("/drive/finalize_upload/{file_id}/{etat}", uploads.finalize, methods=["POST"]),
+        Route("/drive/abort_upload", uploads.abort, methods=["POST"]),
+        Route("/drive/file/{file_id}", send_info, methods=["GET"]),
+        Route("/drive/files/{file_id}", send_info, methods=["GET"]),
+    ]
+
+
+def _account_paths(parts: Parts, settings: Settings) -> list[Route]:
+    accounts = Accounts(
+        database=parts.database,
+        identity=parts.identity,
+        passwords=parts.passwords,
+        throttle=Throttle(),
+        addresses=Addresses(settings.trusted_proxies),
+        metrics=parts.metrics,
+        cookie_secure=settings.cookie_secure,
+    )
+    return [
+        Route("/login", accounts.login, methods=["POST"]),
+        Route("/register", accounts.register, methods=["POST"]),
+        Route("/logout", accounts.logout, methods=["POST"]),
+        Route("/autologin", accounts.autologin, methods=["GET"]),
+        Route("/protected", accounts.protected, methods=["GET"]),
+        Route("/info", accounts.info, methods=["GET"]),
+        Route("/contacts/get_public_key/{email}", accounts.get_public_key, methods=["GET"]),
+    ]
+
+
+def _house(parts: Parts, settings: Settings) -> list[Route]:
+    health = Health(checks={"database": parts.database.check, "store": parts.store.check}, draining=parts.draining)
+    numbers = Numbers(parts.metrics, token=settings.metrics_token)
+    return [
+        Route("/", _about, methods=["GET"]),
+        Route("/health/live", health.live, methods=["GET"]),
+        Route("/health/ready", health.ready, methods=["GET"]),
+        Route("/metrics", numbers.metrics, methods=["GET"]),
+    ]
+
+
+async def _about(request: Request) -> Response:
+    return JSONResponse({"service": "gauzian", "version": __version__, "what": "end-to-end-encrypted drive backend"})
+
+
+def _not_routed(request: Request, error: Exception) -> Response:
+    """What routing itself refuses, in our shape."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for nothing else
+    refusal: ApiError = MethodNotAllowed() if error.status_code == 405 else NotFound()
+    return JSONResponse(refusal.body(), status_code=refusal.answer_status, headers=error.headers)
+
+
+def _show_levels(parts: Parts) -> None:
+    """What the parts tell when Prometheus asks."""
+    level = parts.metrics.level
+    uploads, downloads = parts.upload_gate, parts.download_gate
+    level("gauzian_upload_places_taken", "Chunk uploads going on", lambda: uploads.taken)
+    level("gauzian_upload_places", "Chunk uploads that may go on at once", lambda: uploads.places)
+    level("gauzian_download_places_taken", "Downloads going on", lambda: downloads.taken)
+    level("gauzian_download_places", "Downloads that may go on at once", lambda: downloads.places)
+
+
+def show_server(metrics: Metrics, server: Server) -> None:
+    """The numbers of our own server, where it is the one that serves."""
+    level, total = metrics.level, metrics.total
+    level("gauzian_connections_open", "Open connections", lambda: server.open_connections)
+    level(
+        "gauzian_connections_lingering",
+        "Refused clients that are still sending",
+        lambda: server.lingering_connections,
+    )
+    level("gauzian_event_loop_lag_seconds", "How late the event loop was, last look", lambda: server.loop_lag_seconds)
+    level("gauzian_event_loop_worst_lag_seconds", "The worst of the last minute", lambda: server.worst_loop_lag_seconds)
+    total("gauzian_connections_accepted", "Connections accepted", lambda: server.accepted_total)
+    total("gauzian_accept_pauses", "Times nobody was let in: MAX_CONNECTIONS open", lambda: server.accept_pauses_total)
+    total("gauzian_swallowed_bytes", "Bytes of refused bodies thrown away", lambda: server.swallowed_bytes_total)
+    total("gauzian_slow_heads_cut", "Clients cut for a slow request head", lambda: server.slow_heads_total)
+    total("gauzian_stalled_writes_cut", "Clients cut for not reading their answer", lambda: server.stalled_writes_total)

@@ -1,0 +1,102 @@
+"""SQL: what the reaper and the scrub ask, about uploads and objects of everybody."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from psycopg import AsyncConnection
+from psycopg.rows import class_row, scalar_row
+
+Connection = AsyncConnection[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRow:
+    """What a row says about an object."""
+
+    file_id: UUID
+    index: int
+    object_key: str
+    size: int
+    sha256: bytes
+
+
+async def list_untouched(conn: Connection, *, ttl: timedelta, most: int) -> list[UUID]:
+    """Open uploads to which nothing has happened for `ttl`."""
+    cursor = conn.cursor(row_factory=scalar_row)
+    await cursor.execute(
+        """
+        SELECT id FROM files
+        WHERE state = 'uploading' AND updated_at < now() - %(ttl)s
+          AND NOT EXISTS (SELECT 1 FROM chunks WHERE file_id = files.id AND created_at >= now() - %(ttl)s)
+        ORDER BY updated_at LIMIT %(most)s
+        """,
+        {"ttl": ttl, "most": most},
+    )
+    return await cursor.fetchall()
+
+
+async def list_half_removed(conn: Connection, *, most: int) -> list[UUID]:
+    """Aborted uploads that still have chunk rows: whoever aborted them was interrupted."""
+    cursor = conn.cursor(row_factory=scalar_row)
+    await cursor.execute(
+        "SELECT id FROM files WHERE state = 'aborted' "
+        "AND EXISTS (SELECT 1 FROM chunks WHERE file_id = files.id) LIMIT %s",
+        (most,),
+    )
+    return await cursor.fetchall()
+
+
+async def remove_tombstones(conn: Connection, *, ttl: timedelta, most: int) -> int:
+    """Forget aborted uploads altogether once no late chunk can ask for them any more."""
+    cursor = await conn.execute(
+        """
+        DELETE FROM files WHERE id IN (
+            SELECT id FROM files WHERE state = 'aborted' AND updated_at < now() - %s
+              AND NOT EXISTS (SELECT 1 FROM chunks WHERE file_id = files.id) LIMIT %s)
+        """,
+        (ttl, most),
+    )
+    return cursor.rowcount
+
+
+async def find_named(conn: Connection, *, object_keys: Sequence[str]) -> set[str]:
+    """Those of `object_keys` that a row names."""
+    cursor = conn.cursor(row_factory=scalar_row)
+    await cursor.execute("SELECT object_key FROM chunks WHERE object_key = ANY(%s)", (list(object_keys),))
+    return set(await cursor.fetchall())
+
+
+async def find_instance(conn: Connection) -> UUID:
+    """The identity of this database, made when its schema was."""
+    cursor = conn.cursor(row_factory=scalar_row)
+    await cursor.execute("SELECT id FROM instance")
+    instance: UUID | None = await cursor.fetchone()
+    assert instance is not None  # noqa: S101 - the migration wrote it
+    return instance
+
+
+async def count_objects(conn: Connection) -> tuple[int, int]:
+    """How many objects rows name, and their bytes."""
+    cursor = await conn.execute("SELECT count(*), coalesce(sum(size), 0)::bigint FROM chunks")
+    row = await cursor.fetchone()
+    assert row is not None  # noqa: S101 - an aggregate has one row
+    return int(row[0]), int(row[1])
+
+
+async def list_objects(conn: Connection, *, after: tuple[UUID, int] | None, most: int) -> list[ObjectRow]:
+    """The next page of all rows, in the order of (file, index)."""
+    cursor = conn.cursor(row_factory=class_row(ObjectRow))
+    file_id, index = after or (UUID(int=0), -1)
+    await cursor.execute(
+        """
+        SELECT file_id, index, object_key, size, sha256 FROM chunks
+        WHERE (file_id, index) > (%s, %s) ORDER BY file_id, index LIMIT %s
+        """,
+        (file_id, index, most),
+    )
+    return await cursor.fetchall()
