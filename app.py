@@ -139,7 +139,8 @@ async def show(settings: Settings) -> int:
     load = load_of(settings)
     print(
         f"\nMemory ceiling: {budget.ceiling(load) // budget.MIB} MiB for {load.uploads} uploads, "
-        f"{load.downloads} downloads, {load.connections} connections and {load.password_checks} password checks at once (PostgreSQL not included)"
+        f"{load.downloads} downloads, {load.connections} connections and {load.password_checks} password checks "
+        "at once (PostgreSQL not included)"
     )
     return 0
 

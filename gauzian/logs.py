@@ -22,6 +22,9 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 # Lines waiting for a slow standard error: some seconds of a storm of refusals, a few MiB at most.
 _MOST_WAITING = 10_000
 
+# How long the end of the process waits for the last lines to get out, twice at most.
+_END_SECONDS = 2.0
+
 _KNOWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "request_id"}
 
 
@@ -77,6 +80,21 @@ class _Queue(logging.handlers.QueueHandler):
             self.dropped += 1
 
 
+class _Listener(logging.handlers.QueueListener):
+    """Writes what waits; its thread is a daemon, and ending waits for it only so long: a stuck pipe must not keep us
+    alive.
+    """
+
+    def stop(self) -> None:
+        try:
+            self.queue.put(self._sentinel, timeout=_END_SECONDS)  # type: ignore[attr-defined]
+        except queue.Full:
+            return
+        if self._thread is not None:
+            self._thread.join(_END_SECONDS)
+            self._thread = None
+
+
 @contextmanager
 def logging_to(stream: TextIO = sys.stderr, *, format: str = "logfmt", level: str = "INFO") -> Iterator[None]:
     """Log everything of this process to `stream` until the block ends; what waits then is written first."""
@@ -84,7 +102,7 @@ def logging_to(stream: TextIO = sys.stderr, *, format: str = "logfmt", level: st
     out.setFormatter(JsonLines() if format == "json" else Logfmt())
     waiting: queue.Queue[Any] = queue.Queue(_MOST_WAITING)
     entrance = _Queue(waiting)
-    listener = logging.handlers.QueueListener(waiting, out)
+    listener = _Listener(waiting, out)
     root = logging.getLogger()
     before = root.level
     root.addHandler(entrance)

@@ -1,4 +1,4 @@
-"""The life cycle of uploads as a state machine against a model: put, retry, reorder, abort, finalize, expire, in any order."""
+"""The life cycle of uploads as a state machine against a model: put, retry, reorder, abort, finalize, expire."""
 
 from __future__ import annotations
 
@@ -134,8 +134,13 @@ class Uploads(RuleBasedStateMachine):
             await conn.execute("UPDATE chunks SET created_at = created_at - %s WHERE file_id = %s", (age, file_id))
         day = timedelta(days=1)
         reaper = Reaper(
-            database=parts.database, store=parts.store, removal=parts.removal, metrics=parts.metrics, ttl=day, orphan_grace=day
-        )  # fmt: skip
+            database=parts.database,
+            store=parts.store,
+            removal=parts.removal,
+            metrics=parts.metrics,
+            ttl=day,
+            orphan_grace=day,
+        )
         await reaper.reap(sweep=False)
 
     @rule(file_id=files)

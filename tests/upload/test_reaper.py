@@ -168,8 +168,13 @@ async def test_the_background_task_survives_a_failing_store_and_tries_again(data
 
         parts = service.parts
         reaper = FailsAtFirst(
-            database=parts.database, store=parts.store, removal=parts.removal, metrics=parts.metrics, ttl=SEEN, orphan_grace=SEEN
-        )  # fmt: skip
+            database=parts.database,
+            store=parts.store,
+            removal=parts.removal,
+            metrics=parts.metrics,
+            ttl=SEEN,
+            orphan_grace=SEEN,
+        )
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(
                 lambda: keep_reaping(reaper, every=timedelta(milliseconds=5), sweep_every=timedelta(hours=1))
