@@ -1,4 +1,4 @@
-"""The unprefixed metric names that existing dashboards ask for, made from ours at scrape time (METRICS_LEGACY_NAMES)."""
+"""The unprefixed metric names that existing dashboards ask for, made from ours at scrape time."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class _Levels(Collector):
 
 
 class Metrics:
-    """All families. Parts count into the attributes; `level` and `total` register numbers that are read at scrape time."""
+    """All families. Parts count into the attributes; `level` and `total` register numbers read at scrape time."""
 
     def __init__(self, *, legacy_names: bool = False) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second sample per series that nobody asks for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -222,6 +223,7 @@ def _show_levels(parts: Parts) -> None:
 def show_server(metrics: Metrics, server: Server) -> None:
     """The numbers of our own server, where it is the one that serves."""
     level, total = metrics.level, metrics.total
+    level("gauzian_tasks", "Tasks of the event loop", lambda: len(asyncio.all_tasks()))
     level("gauzian_connections_open", "Open connections", lambda: server.open_connections)
     level(
         "gauzian_connections_lingering",
