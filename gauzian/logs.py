@@ -1,16 +1,17 @@
 """How a log line looks and gets out: logfmt or JSON, one line per event, never blocking the event loop.
 
-Lines go through a bounded queue to a thread of their own, because standard error may be a pipe that nobody empties.
-When the queue is full lines are dropped and counted, not waited for.
+Lines are formatted where they happen and written by a thread of their own, because standard error may be a pipe that
+nobody empties. Only so many may wait; beyond that lines are dropped and counted, not waited for.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import logging.handlers
-import queue
+import re
 import sys
+import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -22,8 +23,13 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 # Lines waiting for a slow standard error: some seconds of a storm of refusals, a few MiB at most.
 _MOST_WAITING = 10_000
 
-# How long the end of the process waits for the last lines to get out, twice at most.
+# How long a line may wait before it is written, and how long the end of the process waits for the last ones.
+_WRITE_SECONDS = 0.1
 _END_SECONDS = 2.0
+
+_BATCH = 500  # lines per write
+
+_PLAIN = re.compile(r"[!#-<>-~]+")  # printable ASCII without space, quote and equals sign
 
 _KNOWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "request_id"}
 
@@ -57,62 +63,77 @@ class JsonLines(_Fields):
 
 def _quoted(value: Any) -> str:
     text = str(value)
-    if text and text.isprintable() and not any(mark in text for mark in ' "='):
+    if _PLAIN.fullmatch(text):
         return text
     return json.dumps(text, ensure_ascii=False)
 
 
-class _Queue(logging.handlers.QueueHandler):
-    """Puts records into the queue as they are (they are formatted in the other thread), with the request's id."""
-
-    def __init__(self, waiting: queue.Queue[Any]) -> None:
-        super().__init__(waiting)
-        self.dropped = 0
-
-    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        record.request_id = request_id.get()
-        return record
-
-    def enqueue(self, record: logging.LogRecord) -> None:
-        try:
-            self.queue.put_nowait(record)
-        except queue.Full:
-            self.dropped += 1
-
-
-class _Listener(logging.handlers.QueueListener):
-    """Writes what waits; its thread is a daemon, and ending waits for it only so long: a stuck pipe must not keep us
-    alive.
+class _Waiting(logging.Handler):
+    """Formats a line where it happens and leaves it for the writer: no lock that a writing thread could hold, no thread
+    woken.
     """
 
-    def stop(self) -> None:
-        try:
-            self.queue.put(self._sentinel, timeout=_END_SECONDS)  # type: ignore[attr-defined]
-        except queue.Full:
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: deque[str] = deque()
+        self.dropped = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if len(self.lines) >= _MOST_WAITING:
+            self.dropped += 1
             return
-        if self._thread is not None:
-            self._thread.join(_END_SECONDS)
-            self._thread = None
+        record.request_id = request_id.get()
+        try:
+            self.lines.append(self.format(record))
+        except Exception:
+            self.handleError(record)
+
+
+class _Writer(threading.Thread):
+    """Writes what waits, a few times per second: waking a thread for each line costs more than making the line."""
+
+    def __init__(self, waiting: _Waiting, stream: TextIO) -> None:
+        super().__init__(name="log", daemon=True)  # a stuck pipe must not keep the process alive
+        self._waiting = waiting
+        self._stream = stream
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        while not self._over.wait(_WRITE_SECONDS):
+            self._write()
+        self._write()
+
+    def end(self) -> None:
+        self._over.set()
+        self.join(_END_SECONDS)
+
+    def _write(self) -> None:
+        lines = self._waiting.lines
+        while lines:
+            batch = [lines.popleft() for _ in range(min(len(lines), _BATCH))]
+            try:
+                self._stream.write("\n".join(batch) + "\n")
+                self._stream.flush()
+            except (OSError, ValueError):
+                return  # nobody is there to read it
 
 
 @contextmanager
 def logging_to(stream: TextIO = sys.stderr, *, format: str = "logfmt", level: str = "INFO") -> Iterator[None]:
     """Log everything of this process to `stream` until the block ends; what waits then is written first."""
-    out = logging.StreamHandler(stream)
-    out.setFormatter(JsonLines() if format == "json" else Logfmt())
-    waiting: queue.Queue[Any] = queue.Queue(_MOST_WAITING)
-    entrance = _Queue(waiting)
-    listener = _Listener(waiting, out)
+    waiting = _Waiting()
+    waiting.setFormatter(JsonLines() if format == "json" else Logfmt())
+    writer = _Writer(waiting, stream)
     root = logging.getLogger()
     before = root.level
-    root.addHandler(entrance)
+    root.addHandler(waiting)
     root.setLevel(level)
-    listener.start()
+    writer.start()
     try:
         yield
     finally:
-        root.removeHandler(entrance)
+        root.removeHandler(waiting)
         root.setLevel(before)
-        listener.stop()
-        if entrance.dropped:
-            print(f"{entrance.dropped} log lines dropped: standard error was too slow", file=stream)
+        if waiting.dropped:
+            waiting.lines.append(f"{waiting.dropped} log lines dropped: standard error was too slow")
+        writer.end()

@@ -1,4 +1,4 @@
-"""Whatever a client does, afterwards everything is as it was: places, connections, tasks, descriptors, files, objects."""
+"""Whatever a client does, afterwards all is as it was: places, connections, tasks, descriptors, files, objects."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from gauzian.upload.completeness import Facts, find_missing
 
 def facts(**given: object) -> Facts:
     usual: dict[str, object] = {
-        "size": 250, "declared_chunks": set(), "count": 3, "highest": 2, "stored_bytes": 250 + 3 * 16, 
+        "size": 250, "declared_chunks": set(), "count": 3, "highest": 2, "stored_bytes": 250 + 3 * 16,
         "first_size": 116, "holes": [],
     }  # fmt: skip
     return Facts(**(usual | given))  # type: ignore[arg-type]

@@ -199,8 +199,9 @@ def test_a_standard_error_that_nobody_empties_drops_lines_and_blocks_nobody(monk
         for number in range(500):
             logging.getLogger("test").warning("line %d", number)
         go_on.set()
-    assert 100 <= out.getvalue().count("msg=") <= 102
-    assert re.search(r"\n39\d log lines dropped|\n400 log lines dropped", out.getvalue())
+    written = out.getvalue().count("msg=")
+    assert 100 <= written <= 200, "those that wait, and those the writer had in hand"
+    assert f"{500 - written} log lines dropped" in out.getvalue()
 
 
 async def test_a_foreign_call_is_answered_in_our_shape_even_for_a_broken_body(
