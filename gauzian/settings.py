@@ -112,7 +112,7 @@ class Settings:
         100, "downloads at the same time by this process", values.integer(1, 100_000)
     )
     download_stall_seconds: float = _setting(
-        60.0, "a download of which the client takes nothing for so long is cut", values.seconds(1, 3600)
+        300.0, "a download of which the client takes nothing for so long is cut", values.seconds(1, 3600)
     )
     download_readahead: int = _setting(2, "chunks opened ahead of the one being sent", values.integer(1, 16))
     max_connections: int = _setting(2000, "open connections; the rest wait in the kernel", values.integer(10, 100_000))

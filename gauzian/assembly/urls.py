@@ -7,7 +7,6 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -24,7 +23,7 @@ from gauzian.download import formats as shapes
 from gauzian.download.info import SendFileInfo
 from gauzian.download.readahead import ReadAhead
 from gauzian.download.routes import SendChunk, SendFile
-from gauzian.errors import ApiError, ASGIApp, MethodNotAllowed, NotFound
+from gauzian.errors import ASGIApp
 from gauzian.metrics import Metrics
 from gauzian.server.limits import ServerLimits
 from gauzian.server.serve import Server
@@ -42,7 +41,17 @@ from gauzian.web.refusals import AnswerErrors
 from gauzian.web.watch import Watch
 
 # Response headers that a page from another origin may read.
-_EXPOSED = ["x-chunk-iv", "x-chunk-index", "x-request-id", "etag", "content-digest", "retry-after"]
+_EXPOSED = [
+    "x-chunk-iv",
+    "x-chunk-index",
+    "x-request-id",
+    "retry-after",
+    "etag",
+    "content-digest",
+    "content-range",
+    "content-disposition",
+    "accept-ranges",
+]
 
 
 def server_limits(settings: Settings) -> ServerLimits:
@@ -69,11 +78,21 @@ def compose(parts: Parts, settings: Settings) -> ASGIApp:
         Middleware(AnswerErrors, count=lambda code: parts.metrics.errors.labels(code).inc()),
         Middleware(RefuseWhenDraining, draining=parts.draining),
     ]
-    app = Starlette(
-        routes=_routes(parts, settings), middleware=middleware, exception_handlers={HTTPException: _not_routed}
-    )
+    app = _App(routes=_routes(parts, settings), middleware=middleware)
     app.router.redirect_slashes = False  # a trailing slash makes another URL: 404, as it always was
     return StripPrefix(app, prefix="/api")
+
+
+class _App(Starlette):
+    """Starlette with our middleware alone: AnswerErrors does what its two own layers do, and a refusal passes through
+    every layer twice.
+    """
+
+    def build_middleware_stack(self) -> ASGIApp:
+        app: ASGIApp = self.router
+        for middleware in reversed(self.user_middleware):
+            app = middleware.cls(app, *middleware.args, **middleware.kwargs)
+        return app
 
 
 def _routes(parts: Parts, settings: Settings) -> list[Route]:
@@ -201,13 +220,6 @@ def _house(parts: Parts, settings: Settings) -> list[Route]:
 
 async def _about(request: Request) -> Response:
     return JSONResponse({"service": "gauzian", "version": __version__, "what": "end-to-end-encrypted drive backend"})
-
-
-def _not_routed(request: Request, error: Exception) -> Response:
-    """What routing itself refuses, in our shape."""
-    assert isinstance(error, HTTPException)  # noqa: S101 - registered for nothing else
-    refusal: ApiError = MethodNotAllowed() if error.status_code == 405 else NotFound()
-    return JSONResponse(refusal.body(), status_code=refusal.answer_status, headers=error.headers)
 
 
 def _show_levels(parts: Parts) -> None:

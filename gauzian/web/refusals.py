@@ -6,7 +6,20 @@ import json
 import logging
 from collections.abc import Callable
 
-from gauzian.errors import ApiError, ASGIApp, ClientGone, InternalError, Message, Receive, Scope, Send
+from starlette.exceptions import HTTPException
+
+from gauzian.errors import (
+    ApiError,
+    ASGIApp,
+    ClientGone,
+    InternalError,
+    Message,
+    MethodNotAllowed,
+    NotFound,
+    Receive,
+    Scope,
+    Send,
+)
 
 log = logging.getLogger(__name__)
 
@@ -18,6 +31,15 @@ async def say_no(error: ApiError, send: Send, *, head_only: bool = False) -> Non
     headers += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in error.headers.items()]
     await send({"type": "http.response.start", "status": error.answer_status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if head_only else body})
+
+
+def _as_refusal(error: Exception) -> ApiError:
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, HTTPException) and error.status_code in (404, 405):  # from routing
+        kind = NotFound if error.status_code == 404 else MethodNotAllowed
+        return kind(headers=dict(error.headers or {}))
+    return InternalError()
 
 
 class AnswerErrors:
@@ -50,7 +72,7 @@ class AnswerErrors:
             self.count("client_gone")
             scope["gauzian.client_gone"] = True
         except Exception as error:
-            refusal = error if isinstance(error, ApiError) else InternalError()
+            refusal = _as_refusal(error)
             self.count(refusal.code)
             if refusal.answer_status >= 500:
                 log.error(

@@ -1,0 +1,126 @@
+"""One answer on its way to a client that may be slow, silent or gone.
+
+A server may swallow what is sent to a client that has left (Hypercorn's own connection does), and a store may keep us
+waiting while the client leaves: so somebody listens for the disconnect as long as an answer is on its way, one task
+per answer and nothing per piece. A client that takes no piece for `stall_seconds` is cut off: it would hold its place
+for ever. It should be generous: the kernel's send buffer empties in steps of a megabyte, for which a slow reader takes
+its time; a server that sees what the client has acknowledged may be stricter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+
+from gauzian.errors import ClientGone, Message, Receive, Send
+
+Headers = list[tuple[bytes, bytes]]
+
+# After this many bytes others get their turn: `send` does not wait while the socket takes everything, nor do all
+# stores wait.
+TURN_BYTES = 256 * 1024
+
+
+class Outlet:
+    """An async context manager; in it `start`, then `write` as often as needed, then `finish`. Raises ClientGone."""
+
+    def __init__(
+        self,
+        receive: Receive,
+        send: Send,
+        *,
+        stall_seconds: float,
+        count_slow: Callable[[], None],
+        count_bytes: Callable[[float], None] = lambda number: None,
+    ) -> None:
+        self._receive = receive
+        self._send = send
+        self._stall_seconds = stall_seconds
+        self._count_bytes = count_bytes
+        self._count_slow = count_slow
+        self._loop = asyncio.get_running_loop()
+        self._sending_since: float | None = None  # None: nobody waits for the client
+        self._uncounted = 0
+        self._cut = False
+
+    async def __aenter__(self) -> Outlet:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - we are being awaited
+        self._task = task
+        self._cancellations_before = task.cancelling()
+        self._listener = self._loop.create_task(self._listen())
+        self._timer = self._loop.call_later(self._stall_seconds, self._look)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        self._listener.cancel()
+        self._count_bytes(self._uncounted)
+        # The same bookkeeping as asyncio.timeout: a cancellation from outside that came as well must go on.
+        if (
+            self._cut
+            and self._task.uncancel() <= self._cancellations_before
+            and isinstance(error, asyncio.CancelledError)
+        ):
+            raise ClientGone from error
+
+    async def start(self, status: int, headers: Headers) -> None:
+        await self._tell({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, piece: bytes) -> None:
+        """Returns when the server wants more; `piece` is not empty."""
+        await self._tell({"type": "http.response.body", "body": piece, "more_body": True})
+        self._uncounted += len(piece)
+        if self._uncounted >= TURN_BYTES:
+            self._count_bytes(self._uncounted)
+            self._uncounted = 0
+            await asyncio.sleep(0)
+
+    async def finish(self, piece: bytes = b"") -> None:
+        self._listener.cancel()  # the end of the answer is reported as a disconnect too
+        await self._tell({"type": "http.response.body", "body": piece, "more_body": False})
+        self._uncounted += len(piece)
+
+    async def _tell(self, message: Message) -> None:
+        self._sending_since = self._loop.time()
+        try:
+            await self._send(message)
+        except OSError as error:
+            raise ClientGone from error
+        self._sending_since = None
+
+    async def _listen(self) -> None:
+        try:
+            while (await self._receive())["type"] != "http.disconnect":
+                pass  # a request body that nobody wanted
+        except Exception:  # noqa: S110 - whatever ails it, the client cannot be heard any more
+            pass
+        self._cut_off()
+
+    def _look(self) -> None:
+        """The timer: cut off a client that has kept us waiting too long, else look again when it would have."""
+        left = self._stall_seconds
+        if self._sending_since is not None:
+            left -= self._loop.time() - self._sending_since
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._look)
+        elif not self._cut:
+            self._count_slow()
+            self._cut_off()
+
+    def _cut_off(self) -> None:
+        if not self._cut:
+            self._cut = True
+            self._task.cancel()
+
+
+async def send_at_once(send: Send, status: int, headers: Headers, body: bytes = b"") -> None:
+    """A whole answer that is in memory already: HEAD, 304, something small."""
+    try:
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+    except OSError as error:
+        raise ClientGone from error

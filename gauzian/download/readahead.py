@@ -1,0 +1,186 @@
+"""The next few objects are opened while this one is sent: in order, N fixed, nothing unverified ever completed.
+
+Why: an object store needs some time before the first byte of an object (tens of milliseconds over a network). Opened
+one after the other, a file of many chunks spends most of its time waiting; with the next two opened early it comes at
+the speed of the line.
+
+What it costs: an opened object holds a socket or a file and what the store buffers for it (ObjectStore.get reads as
+it is asked), never a whole chunk. One download holds at most 1 + N opened objects, one piece on its way to the client
+and one page of rows.
+
+Who closes: each opened object belongs to a small task that enters and leaves the store's context manager itself.
+Leaving in the task that entered is what timeouts and cancel scopes inside a store need; and when a download is
+cancelled, even twice, that task has been told before anything is waited for, so the object is closed whatever becomes
+of us.
+
+What is promised about the bytes: every chunk that is touched is read to its end and compared with its row, length and
+XXH3-128, also when only a part of it is wanted; and the last wanted piece of a chunk is held back until the
+comparison is done (and the first one until there is a second, so that a truncated object is mostly noticed while an
+honest error can still be answered). So no client ever gets all of a damaged chunk, and one that resumes with a Range
+behind the point where it was cut off does not get the rest either. A range therefore costs at most two chunks of
+reading more than its bytes. XXH3 and not SHA-256, because it costs a twentieth and the enemy here is the disk;
+SHA-256 is checked by scrub, by the client's Content-Digest and by the cipher itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Protocol
+
+from xxhash import xxh3_128
+
+from gauzian.database.downloads import ChunkRow
+from gauzian.errors import ObjectDamaged
+from gauzian.stores.base import ObjectMissing, ObjectStore
+
+log = logging.getLogger(__name__)
+
+# How long a download waits for its objects to close before it leaves them to themselves.
+CLOSE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Bytes `start` to `stop` of one chunk are to be sent."""
+
+    row: ChunkRow
+    start: int
+    stop: int
+
+
+class Pages(Protocol):
+    """What is to be sent, a bounded number of chunks at a time."""
+
+    async def next_page(self) -> Sequence[Wanted]:
+        """Empty: that was all."""
+        ...
+
+
+class _Damaged(Exception):
+    """What exactly is wrong with an object: for the log, never for the answer."""
+
+
+class ReadAhead:
+    """Reads chunks out of a store. `opened` is the number of objects open at the moment, in all downloads."""
+
+    def __init__(self, store: ObjectStore, *, ahead: int) -> None:
+        self._store = store
+        self._ahead = ahead
+        self._owners: set[asyncio.Task[None]] = set()
+
+    @property
+    def opened(self) -> int:
+        return len(self._owners)
+
+    async def pieces(self, pages: Pages) -> AsyncGenerator[bytes, None]:
+        """The wanted bytes, in order. Close it (`aclosing`) however you leave.
+
+        Raises ObjectDamaged for a chunk that is missing, short, long or altered, StoreDown, and what `pages` raises.
+        """
+        opened: deque[_Opened] = deque()
+        rest: deque[Wanted] = deque()
+        more = True
+        try:
+            while True:
+                while len(opened) <= self._ahead and (rest or more):
+                    if not rest:
+                        rest.extend(await pages.next_page())
+                        more = bool(rest)
+                        continue
+                    opened.append(self._open(rest.popleft()))
+                if not opened:
+                    return
+                async with aclosing(opened[0].pieces()) as pieces:
+                    async for piece in pieces:
+                        yield piece
+                await _close([opened[0]])
+                opened.popleft()
+        finally:
+            await _close(opened)
+
+    def _open(self, wanted: Wanted) -> _Opened:
+        opened = _Opened(self._store, wanted)
+        self._owners.add(opened.owner)
+        opened.owner.add_done_callback(self._owners.discard)
+        return opened
+
+
+class _Opened:
+    """One object, from the moment somebody began to open it until it is closed."""
+
+    __slots__ = ("_pieces", "_released", "_wanted", "owner")
+
+    def __init__(self, store: ObjectStore, wanted: Wanted) -> None:
+        loop = asyncio.get_running_loop()
+        self._wanted = wanted
+        self._pieces: asyncio.Future[AsyncIterator[bytes]] = loop.create_future()
+        self._released: asyncio.Future[None] = loop.create_future()
+        self.owner = loop.create_task(self._own(store))
+
+    async def _own(self, store: ObjectStore) -> None:
+        try:
+            async with store.get(self._wanted.row.object_key) as pieces:
+                if not self._pieces.done():
+                    self._pieces.set_result(pieces)
+                await self._released
+        except Exception as error:
+            if self._pieces.done():
+                log.warning("closing an object failed", exc_info=error)
+            else:
+                self._pieces.set_exception(error)
+                self._pieces.exception()  # seen: a download that ends before its turn comes never looks at it
+
+    def let_go(self) -> None:
+        """Let the owner close the object. Only the opening is cancelled, never the closing."""
+        if not self._pieces.done() or self._pieces.cancelled():
+            self.owner.cancel()
+        elif not self._released.done():
+            self._released.set_result(None)
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """The wanted bytes of this chunk, the last of them only when the whole chunk has been found to be right."""
+        row, start, stop = self._wanted.row, self._wanted.start, self._wanted.stop
+        checksum = xxh3_128()
+        position = 0
+        held = b""  # the first piece until a second has come, the last one until all has been compared
+        try:
+            arriving = await self._pieces
+        except ObjectMissing as error:
+            raise ObjectDamaged from error
+        async for piece in arriving:
+            checksum.update(piece)
+            begin, position = position, position + len(piece)
+            if begin >= stop:
+                continue  # only read in order to compare
+            if held:
+                yield held
+                held = b""
+            if begin < start or position > stop:
+                piece = piece[max(0, start - begin) : stop - begin]
+            if position >= stop or begin == 0:
+                held = piece
+            elif piece:
+                yield piece
+        if position != row.size:
+            raise ObjectDamaged from _Damaged(f"{row.object_key} has {position} bytes, its row says {row.size}")
+        if checksum.digest() != row.xxh3:
+            raise ObjectDamaged from _Damaged(f"{row.object_key} does not match its checksum")
+        if held:
+            yield held
+
+
+async def _close(opened: Iterable[_Opened]) -> None:
+    """Let go of all of them first and wait then: a cancellation that comes while we wait leaves nothing open."""
+    owners = {one.owner for one in opened if not one.owner.done()}
+    for one in opened:
+        one.let_go()
+    if owners:
+        _, late = await asyncio.wait(owners, timeout=CLOSE_SECONDS)
+        for owner in late:
+            log.warning("an object takes long to close")
+            owner.cancel()

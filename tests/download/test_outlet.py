@@ -1,0 +1,168 @@
+"""Clients that are slow, silent or gone while an answer is on its way."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gauzian.download.outlet import TURN_BYTES, Outlet, send_at_once
+from gauzian.errors import ClientGone, Message
+from tests.download.fakes import Client, until
+
+pytestmark = pytest.mark.anyio
+
+
+class Counts:
+    def __init__(self) -> None:
+        self.bytes = 0.0
+        self.slow = 0
+
+    def count_bytes(self, number: float) -> None:
+        self.bytes += number
+
+    def count_slow(self) -> None:
+        self.slow += 1
+
+
+def outlet_to(client: Client, counts: Counts, *, stall_seconds: float = 60.0) -> Outlet:
+    return Outlet(
+        client.receive,
+        client.send,
+        stall_seconds=stall_seconds,
+        count_slow=counts.count_slow,
+        count_bytes=counts.count_bytes,
+    )
+
+
+async def answer(outlet: Outlet, pieces: int) -> None:
+    async with outlet:
+        await outlet.start(200, [])
+        for _ in range(pieces):
+            await outlet.write(b"12345678")
+            await asyncio.sleep(0)
+        await outlet.finish(b"end")
+
+
+async def test_an_answer_goes_out_whole_and_leaves_no_task_behind() -> None:
+    client, counts, tasks = Client(), Counts(), len(asyncio.all_tasks())
+    await answer(outlet_to(client, counts), 5)
+    assert client.body == b"12345678" * 5 + b"end"
+    assert client.done.is_set()
+    assert counts.bytes == 43
+    await until(lambda: len(asyncio.all_tasks()) == tasks)
+
+
+@pytest.mark.parametrize("swallowed", [False, True])
+async def test_a_client_that_leaves_ends_the_answer(swallowed: bool) -> None:
+    client, counts, tasks = Client(leaves_after=3, swallowed=swallowed), Counts(), len(asyncio.all_tasks())
+    with pytest.raises(ClientGone):
+        await answer(outlet_to(client, counts), 1000)
+    assert client.body == b"12345678" * 3
+    assert counts.slow == 0
+    await until(lambda: len(asyncio.all_tasks()) == tasks)
+
+
+async def test_a_client_that_leaves_while_the_store_keeps_us_waiting_is_noticed() -> None:
+    client, counts = Client(), Counts()
+    with pytest.raises(ClientGone):
+        async with outlet_to(client, counts) as outlet:
+            await outlet.start(200, [])
+            client.gone.set()
+            await asyncio.Event().wait()
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_a_client_that_takes_nothing_any_more_is_cut() -> None:
+    client, counts = Client(stalls_after=2), Counts()
+    with pytest.raises(ClientGone):
+        await answer(outlet_to(client, counts, stall_seconds=0.05), 1000)
+    assert counts.slow == 1
+    assert counts.bytes == 16
+
+
+async def test_a_slow_store_is_not_the_clients_fault() -> None:
+    client, counts = Client(), Counts()
+    async with outlet_to(client, counts, stall_seconds=0.01) as outlet:
+        await outlet.start(200, [])
+        await asyncio.sleep(0.08)  # the store
+        await outlet.finish()
+    assert counts.slow == 0
+
+
+@pytest.mark.parametrize("turns", [None, *range(8)])
+async def test_a_cancellation_from_outside_stays_one(turns: int | None) -> None:
+    """Also when the client leaves at the same moment, or some turns of the loop before."""
+    client, counts = Client(stalls_after=1), Counts()
+    sender = asyncio.create_task(answer(outlet_to(client, counts), 10))
+    await client.stalled.wait()
+    if turns is not None:
+        client.gone.set()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+    in_time = sender.cancel()
+    await asyncio.wait([sender])
+    assert sender.cancelled() == in_time
+    assert in_time or isinstance(sender.exception(), ClientGone)
+
+
+async def test_the_end_of_an_answer_is_not_taken_for_a_client_that_left() -> None:
+    """Servers report the end as a disconnect too, and may do so before the last `send` has returned."""
+    client, counts = Client(), Counts()
+
+    async def send(message: Message) -> None:
+        await client.send(message)
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    outlet = Outlet(client.receive, send, stall_seconds=60, count_slow=counts.count_slow)
+    await answer(outlet, 2)
+    assert client.done.is_set()
+
+
+async def test_a_request_body_nobody_wanted_is_passed_over() -> None:
+    messages: list[Message] = [{"type": "http.request", "body": b"x", "more_body": True} for _ in range(3)]
+    client, counts = Client(), Counts()
+
+    async def receive() -> Message:
+        return messages.pop() if messages else await client.receive()
+
+    await answer(Outlet(receive, client.send, stall_seconds=60, count_slow=counts.count_slow), 20)
+    assert not messages
+    assert client.done.is_set()
+
+
+async def test_a_receive_that_fails_is_a_client_that_cannot_be_heard() -> None:
+    async def receive() -> Message:
+        raise RuntimeError("no more messages")
+
+    with pytest.raises(ClientGone):
+        await answer(Outlet(receive, Client().send, stall_seconds=60, count_slow=Counts().count_slow), 20)
+
+
+async def test_others_get_their_turn_although_nothing_waits() -> None:
+    client, turns = Client(), 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(other())
+    async with outlet_to(client, Counts()) as outlet:
+        await outlet.start(200, [])
+        for _ in range(50):
+            await outlet.write(bytes(TURN_BYTES))
+        await outlet.finish()
+    beside.cancel()
+    assert turns >= 50
+
+
+async def test_a_small_answer_to_a_client_that_left_is_no_error_of_ours() -> None:
+    client = Client()
+    client.gone.set()
+    with pytest.raises(ClientGone):
+        await send_at_once(client.send, 304, [])
