@@ -23,7 +23,6 @@ from gauzian.metrics import Metrics
 from gauzian.settings import Settings
 from gauzian.stores.base import ObjectStore
 from gauzian.stores.disk import open_disk
-from gauzian.stores.s3 import open_s3
 from gauzian.stores.threads import FileThreads
 from gauzian.upload.gate import UploadGate
 from gauzian.upload.reaper import Reaper, keep_reaping
@@ -150,6 +149,9 @@ def _open_store(
 ) -> AbstractAsyncContextManager[ObjectStore]:
     if settings.s3_endpoint is None:
         return open_disk(settings.data_dir / "store", threads=threads, metrics=metrics)
+    # Here and not above: aiohttp and what it needs are 19 MiB that a service on a disk never uses.
+    from gauzian.stores.s3 import open_s3
+
     return open_s3(
         endpoint=settings.s3_endpoint,
         access_key=settings.s3_access_key or "",

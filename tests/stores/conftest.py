@@ -1,0 +1,92 @@
+"""Both stores, each with a look behind it; after every test nothing of it may be left: descriptors, tasks, files."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import pytest
+from blockbuster import blockbuster_ctx
+
+from gauzian.metrics import Metrics
+from gauzian.stores.base import ObjectStore
+from gauzian.stores.disk import open_disk
+from gauzian.stores.s3 import open_s3
+from gauzian.stores.threads import FileThreads
+from tests.rclone import S3Address, running_s3
+from tests.stores.patience import until
+
+_numbers = count()
+
+
+@dataclass
+class Room:
+    """A store and what lies behind it."""
+
+    kind: str
+    store: ObjectStore
+    metrics: Metrics
+    threads: FileThreads
+    files: Callable[[], list[str]]
+    """Every file behind the store, objects and left-overs."""
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Address]:
+    with running_s3() as address:
+        yield address
+
+
+@pytest.fixture
+def bucket() -> str:
+    return f"bucket-{next(_numbers)}"
+
+
+@pytest.fixture
+async def nothing_left(anyio_backend: str) -> AsyncIterator[None]:
+    """The event loop is never blocked meanwhile, and afterwards there are as many descriptors and tasks as before."""
+    descriptors = set(os.listdir("/proc/self/fd"))
+    tasks = len(asyncio.all_tasks())
+    with blockbuster_ctx("gauzian"):
+        yield
+    await until(lambda: len(asyncio.all_tasks()) <= tasks, "tasks end")
+    await until(lambda: len(os.listdir("/proc/self/fd")) <= len(descriptors), "descriptors are closed")
+
+
+@pytest.fixture
+async def threads(nothing_left: None) -> AsyncIterator[FileThreads]:
+    async with FileThreads(4) as threads:
+        yield threads
+        assert threads.writing.active == 0
+        assert threads.reading.active == 0
+
+
+@pytest.fixture(params=["disk", "s3"])
+async def room(
+    request: pytest.FixtureRequest, tmp_path: Path, threads: FileThreads, bucket: str
+) -> AsyncIterator[Room]:
+    metrics = Metrics()
+    if request.param == "disk":
+        async with open_disk(tmp_path / "store", threads=threads, metrics=metrics) as store:
+            yield Room("disk", store, metrics, threads, lambda: _files(tmp_path))
+        return
+    server: S3Address = request.getfixturevalue("s3_server")
+    async with open_s3(
+        endpoint=server.endpoint,
+        access_key=server.access_key,
+        secret_key=server.secret_key,
+        bucket=bucket,
+        region="eu-central-1",
+        spool_dir=tmp_path / "spool",
+        threads=threads,
+        metrics=metrics,
+    ) as store:
+        yield Room("s3", store, metrics, threads, lambda: _files(tmp_path) + _files(server.data_dir / bucket))
+
+
+def _files(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.rglob("*") if path.is_file())

@@ -1,0 +1,47 @@
+"""Waiting for what will be so, and pieces that come as a test wants them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+_SECONDS = 8.0
+
+
+async def until(condition: Callable[[], bool], what: str) -> None:
+    deadline = asyncio.get_running_loop().time() + _SECONDS
+    while not condition():
+        if asyncio.get_running_loop().time() > deadline:
+            raise AssertionError(f"in vain: {what}")
+        await asyncio.sleep(0.005)
+
+
+async def cut(data: bytes, piece: int = 65_536) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), piece):
+        yield data[start : start + piece]
+
+
+class Halting:
+    """Gives `data` in pieces, then stands still (`reached` is set) until `go` is set; then ends, or raises `error`."""
+
+    def __init__(self, data: bytes = b"", *, error: BaseException | None = None, piece: int = 65_536) -> None:
+        self.reached = asyncio.Event()
+        self.go = asyncio.Event()
+        self.cancelled = False
+        self.given = 0
+        self._data = data
+        self._error = error
+        self._piece = piece
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in cut(self._data, self._piece):
+            self.given += len(piece)
+            yield piece
+        self.reached.set()
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        if self._error is not None:
+            raise self._error
