@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import psycopg
+from psycopg_pool import PoolClosed
 
 from gauzian.errors import DatabaseBusy, DatabaseDown, OutcomeUnknown
 
@@ -30,3 +31,12 @@ def as_ours(error: psycopg.Error, *, broken: bool) -> Exception:
 def cannot_connect(error: psycopg.Error) -> Exception:
     """Nothing was sent, so nothing is unknown. 53300: the server has no session left for us, which passes."""
     return DatabaseBusy() if error.sqlstate == "53300" else DatabaseDown()
+
+
+def cannot_borrow(error: psycopg.Error, failure: psycopg.Error | None, *, lent: int) -> Exception:
+    """`error` is the pool's, `failure` of its last attempt to connect; `lent` connections may still come back."""
+    if isinstance(error, PoolClosed):
+        return DatabaseDown("The database connections are closed")
+    if failure is not None:
+        return cannot_connect(failure)
+    return DatabaseBusy() if lent else DatabaseDown()

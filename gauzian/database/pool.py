@@ -1,9 +1,7 @@
 """Connections to PostgreSQL: borrowed, bounded, healed; driver errors become ours here.
 
-A pool of our own and not psycopg_pool, because of what happens when the database is gone and comes back: a request is
-told so at once instead of waiting for a background worker to give up, and the first request after the return succeeds.
-A connection is made by whoever needs it, and a dead one is noticed before it is lent (its socket is readable: the
-server said goodbye), without a round trip. A borrow costs half of what psycopg_pool's costs without that look.
+The pool is psycopg_pool's. What we add is what it leaves open: a deadline for who has borrowed, a look without a round
+trip at what we borrow, and the difference between a database that is busy and one that is gone.
 
 Connections are in autocommit: BEGIN and COMMIT are round trips of their own, and the hot paths are single statements.
 """
@@ -12,25 +10,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import select
-import socket
-from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
+import anyio
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from anyio.lowlevel import checkpoint_if_cancelled
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
-from gauzian.database.failures import as_ours, cannot_connect
-from gauzian.errors import DatabaseBusy, DatabaseDown
+from gauzian.database.failures import as_ours, cannot_borrow, cannot_connect
+from gauzian.database.line import Line, conninfo_of
 from gauzian.metrics import Metrics
 
 log = logging.getLogger(__name__)
+# It has a line for every borrow and every attempt to connect; we say once that the database is gone, and once that it
+# is back.
+logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
 Connection = psycopg.AsyncConnection[TupleRow]
 
@@ -39,10 +39,16 @@ Connection = psycopg.AsyncConnection[TupleRow]
 WAITING_PER_CONNECTION = 50
 # A connection is replaced after this long, so that a fail-over or a changed server setting reaches all of them.
 LONGEST_LIFE_SECONDS = 3600.0
+# Of connections that nobody needed for this long, one is closed.
+LONGEST_IDLE_SECONDS = 300.0
+# The pool tries to connect after 0, 1, 3 and 5 seconds; then it is the next request that makes it try.
+RECONNECT_SECONDS = 5.0
+# How long to wait for a connection when the last attempt to make one failed, and none is there that could come back.
+GONE_WAIT_SECONDS = 1.0
 # How much longer than the server's own statement timeout we wait for its answer before we break the connection off.
 ANSWER_GRACE_SECONDS = 5.0
-# A peer that vanished without a word is noticed by the kernel after this long, also in the middle of a statement.
-_KEEPALIVE = {"keepalives_idle": "15", "keepalives_interval": "5", "keepalives_count": "3", "tcp_user_timeout": "30000"}
+# At the end an attempt to connect may still be under way; it is left to itself after this long.
+CLOSE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -66,25 +72,33 @@ class Database:
     def __init__(
         self, url: str, *, most_connections: int, wait_seconds: float, statement_seconds: float, metrics: Metrics | None
     ) -> None:
-        given = conninfo_to_dict(url)
-        defaults = {"connect_timeout": str(max(2, int(wait_seconds))), "application_name": "gauzian", **_KEEPALIVE}
-        self._conninfo = make_conninfo(url, **{key: value for key, value in defaults.items() if key not in given})
-        self._most = most_connections
+        self._conninfo = conninfo_of(url, connect_seconds=wait_seconds)
         self._wait_seconds = wait_seconds
         self._statement_seconds = statement_seconds
         self._seconds = None if metrics is None else metrics.database_seconds
-        self._idle: list[_Line] = []  # the last returned is lent first
-        self._taken = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._closed = False
+        self._lent = 0
+        self._waiting = 0
+        self._failure: psycopg.Error | None = None  # of the last attempt to connect
         self._loop = asyncio.get_running_loop()
+        self._setup: dict[str, Any] = {"told": self._told, "statement_seconds": statement_seconds}
+        self._pool = AsyncConnectionPool(
+            self._conninfo,
+            connection_class=Line,
+            kwargs=self._setup,
+            min_size=0,
+            max_size=most_connections,
+            open=False,
+            check=self._look_at,
+            max_waiting=most_connections * WAITING_PER_CONNECTION,
+            max_lifetime=LONGEST_LIFE_SECONDS,
+            max_idle=LONGEST_IDLE_SECONDS,
+            reconnect_timeout=RECONNECT_SECONDS,
+        )
         if metrics is not None:
             help = "Connections to PostgreSQL, by what they do"
-            metrics.level("gauzian_database_connections", help, lambda: float(self._taken), state="lent")
-            metrics.level("gauzian_database_connections", help, lambda: float(len(self._idle)), state="idle")
-            metrics.level(
-                "gauzian_database_waiting", "Requests waiting for a connection", lambda: float(len(self._waiting))
-            )
+            metrics.level("gauzian_database_connections", help, lambda: float(self._lent), state="lent")
+            metrics.level("gauzian_database_connections", help, lambda: float(self.statistics().idle), state="idle")
+            metrics.level("gauzian_database_waiting", "Requests waiting for a connection", lambda: float(self._waiting))
 
     def connection(self, *, most_seconds: float | None = None) -> Borrowed:
         """A connection in autocommit, broken off after `most_seconds` (default: statement timeout and a grace)."""
@@ -106,7 +120,10 @@ class Database:
 
         The lock lives on a connection of its own, outside of the pool: it ends with it, however we leave.
         """
-        connection = await self._connect()
+        try:
+            connection = await Line.connect(self._conninfo, **self._setup)
+        except psycopg.Error as error:
+            raise cannot_connect(error) from error
         try:
             async with await connection.execute("SELECT pg_try_advisory_lock(%s)", [key]) as cursor:
                 row = await cursor.fetchone()
@@ -125,98 +142,56 @@ class Database:
             await connection.execute("SELECT 1")
 
     def statistics(self) -> Statistics:
-        return Statistics(size=self._taken + len(self._idle), idle=len(self._idle), waiting=len(self._waiting))
+        idle = self._pool.get_stats()["pool_available"]
+        return Statistics(size=self._lent + idle, idle=idle, waiting=self._waiting)
 
-    def close(self) -> None:
-        """No new connections; idle ones are closed now, lent ones when they come back."""
-        self._closed = True
-        for line in self._idle:
-            line.connection.pgconn.finish()
-        self._idle.clear()
-
-    async def _borrow(self) -> _Line:
-        await self._take_place()
+    async def _borrow(self) -> Line:
+        gone = self._failure is not None and not self._lent
+        task = asyncio.current_task()
+        cancellations = task.cancelling() if task else 0
+        self._waiting += 1
         try:
-            while self._idle:
-                line = self._idle.pop()
-                if not line.poller.poll(0):
-                    return line
-                line.connection.pgconn.finish()
-            return _Line(await self._connect(), self._loop.time())
-        except BaseException:
-            self._leave_place()
-            raise
-
-    def _give_back(self, line: _Line) -> None:
-        """Without an await: no cancellation can come in between."""
-        usable = line.connection.pgconn.transaction_status == TransactionStatus.IDLE
-        if usable and not self._closed and self._loop.time() - line.made < LONGEST_LIFE_SECONDS:
-            self._idle.append(line)
-        else:
-            line.connection.pgconn.finish()
-        self._leave_place()
-
-    async def _take_place(self) -> None:
-        if self._closed:
-            raise DatabaseDown("The database connections are closed")
-        if self._taken < self._most:
-            self._taken += 1
-            return
-        if len(self._waiting) >= self._most * WAITING_PER_CONNECTION:
-            raise DatabaseBusy
-        waiter = self._loop.create_future()
-        self._waiting.append(waiter)
-        timer = self._loop.call_later(self._wait_seconds, _give_up, waiter)
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self._leave_place()  # it was handed to us in the very moment we were cancelled
-            raise
+            line = await self._pool.getconn(min(self._wait_seconds, GONE_WAIT_SECONDS) if gone else self._wait_seconds)
+        except (PoolTimeout, TooManyRequests, PoolClosed) as error:
+            if isinstance(error, TooManyRequests) and not self._lent:
+                # Who gave up stays in the pool's queue until a connection comes, and a full queue keeps it from making
+                # one: after an outage it would refuse for ever. This makes it try.
+                await self._pool.check()
+            raise cannot_borrow(error, self._failure, lent=self._lent) from error
         finally:
-            timer.cancel()
-            if waiter in self._waiting:
-                self._waiting.remove(waiter)
+            self._waiting -= 1
+        if task and task.cancelling() > cancellations:
+            # Until Python 3.12 asyncio.wait_for, in the pool, swallows a cancellation in the moment of the hand-over.
+            await self._take_back(line)
+            await checkpoint_if_cancelled()  # raises anyio's own kind, which only it can make
+            raise asyncio.CancelledError
+        self._lent += 1
+        return line
 
-    def _leave_place(self) -> None:
-        while self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_result(None)  # the place goes over: nobody can take it in between
-                return
-        self._taken -= 1
+    async def _take_back(self, line: Line) -> None:
+        """The pool replaces what is broken. Inside of a transaction we break it: a roll-back could take for ever."""
+        if line.pgconn.transaction_status != TransactionStatus.IDLE:
+            line.pgconn.finish()
+        if self._waiting:
+            # Handing over to who waits can take a moment; cancelled in it the pool would lose the connection and who
+            # waited for it. With nobody waiting there is no such moment, and shielding costs more than all the rest.
+            await asyncio.shield(self._pool.putconn(line))
+        else:
+            await self._pool.putconn(line)
 
-    async def _connect(self) -> Connection:
-        milliseconds = int(self._statement_seconds * 1000)
-        connection: Connection | None = None
-        try:
-            connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
-            await connection.execute(
-                f"SET statement_timeout = {milliseconds}; SET idle_in_transaction_session_timeout = {milliseconds};"
-                " SET timezone = 'UTC'"
-            )
-        except BaseException as error:
-            if connection is not None:
-                connection.pgconn.finish()
-            if isinstance(error, psycopg.Error):
-                raise cannot_connect(error) from error
-            raise
-        return connection
+    async def _look_at(self, line: Line) -> None:
+        """One that ended is not lent; the others most likely ended with it."""
+        if line.has_ended():
+            line.pgconn.finish()
+            await self._pool.drain()
+            raise psycopg.OperationalError("the server closed the connection")
 
-
-class _Line:
-    """A connection with the time it was made, and the question whether its server spoke while it was idle.
-
-    A server never speaks first except to say goodbye: then the connection is dead.
-    """
-
-    __slots__ = ("connection", "made", "poller")
-
-    def __init__(self, connection: Connection, made: float) -> None:
-        self.connection = connection
-        self.made = made
-        self.poller = select.poll()
-        self.poller.register(connection.pgconn.socket, select.POLLIN)
+    def _told(self, failure: psycopg.Error | None) -> None:
+        if failure is not None and self._failure is None:
+            log.warning("cannot connect to the database: %s", failure)
+        elif failure is None and self._failure is not None:
+            log.warning("connected to the database again")
+        self._failure = failure
 
 
 class Borrowed:
@@ -234,19 +209,20 @@ class Borrowed:
         self._line = await database._borrow()
         self._since = database._loop.time()
         seconds = self._most_seconds or database._statement_seconds + ANSWER_GRACE_SECONDS
-        self._timer = database._loop.call_later(seconds, _break_off, self._line.connection)
-        return self._line.connection
+        self._timer = database._loop.call_later(seconds, self._line.break_off)
+        return self._line
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         database = self._database
         self._timer.cancel()
-        broken = error is not None and self._line.connection.closed
-        database._give_back(self._line)
         if database._seconds is not None:
             seconds = database._loop.time() - self._since
             database._seconds.labels(self._operation, "ok" if error is None else "error").observe(seconds)
+        broken = error is not None and self._line.closed
+        database._lent -= 1
+        await database._take_back(self._line)
         if isinstance(error, psycopg.Error):
             ours = as_ours(error, broken=broken)
             if ours is not error:
@@ -262,7 +238,7 @@ async def open_database(
     statement_seconds: float = 30.0,
     metrics: Metrics | None = None,
 ) -> AsyncIterator[Database]:
-    """The pool, closed at the end. Opens no connection before the first one is wanted."""
+    """The pool; opens no connection before one is wanted. What is lent at the end is closed when it comes back."""
     database = Database(
         url,
         most_connections=most_connections,
@@ -270,24 +246,9 @@ async def open_database(
         statement_seconds=statement_seconds,
         metrics=metrics,
     )
+    await database._pool.open()
     try:
         yield database
     finally:
-        database.close()
-
-
-def _give_up(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_exception(DatabaseBusy())
-
-
-def _break_off(connection: Connection) -> None:
-    """Nobody answers: end both directions, so that who waits on it wakes and fails; closing it wakes nobody."""
-    if connection.closed:
-        return
-    log.warning("a database connection was lent for too long and is broken off")
-    with socket.socket(fileno=os.dup(connection.pgconn.socket)) as twin:
-        try:
-            twin.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            log.debug("the connection was gone already", exc_info=True)
+        with anyio.CancelScope(shield=True):
+            await database._pool.close(timeout=CLOSE_SECONDS)

@@ -35,6 +35,13 @@ async def until(condition: object, seconds: float = 5.0) -> None:
             await anyio.sleep(0.005)
 
 
+def lent(database: Database) -> int:
+    """What is idle besides is the pool's business: it replaces in the background what it threw away."""
+    statistics = database.statistics()
+    assert statistics.waiting == 0
+    return statistics.size - statistics.idle
+
+
 def sessions(behind: Behind, state: str = "%") -> int:
     row = behind.execute(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -180,16 +187,58 @@ async def test_cancelled_while_waiting_it_leaves_the_line_and_the_pool_stays_who
     assert database.statistics() == Statistics(size=2, idle=2, waiting=0)
 
 
-async def test_cancelled_in_the_moment_of_the_hand_over_the_place_is_not_lost(database_url: str) -> None:
+@pytest.mark.parametrize("kind", ["task", "scope"])
+@pytest.mark.parametrize("steps", range(8))
+async def test_cancelled_in_the_moment_of_the_hand_over_it_ends_and_the_place_is_not_lost(
+    database_url: str, kind: str, steps: int
+) -> None:
+    scope = anyio.CancelScope()
+
+    async def ask(database: Database) -> None:
+        with scope:
+            async with database.connection():
+                await asyncio.Event().wait()
+
+    async def cancel() -> None:
+        for _ in range(steps):  # the hand-over takes some of the loop's turns
+            await asyncio.sleep(0)
+        if kind == "task":
+            waiting.cancel()
+        else:
+            scope.cancel()
+
     async with open_database(database_url, most_connections=1, wait_seconds=2) as database:
         async with database.connection():
-            waiting = asyncio.create_task(database.check())
+            waiting = asyncio.create_task(ask(database))
             await until(lambda: database.statistics().waiting == 1)
-        waiting.cancel()  # the place was handed over in the line above, the task has not run since
+            cancelling = asyncio.create_task(cancel())
+        await asyncio.wait([waiting, cancelling], timeout=2)
+        assert waiting.done(), "the cancellation was lost"
+        assert waiting.cancelled() == (kind == "task")
+        assert scope.cancelled_caught == (kind == "scope")
+        await until(lambda: database.statistics() == Statistics(size=1, idle=1, waiting=0))
+
+
+async def test_cancelled_while_it_hands_over_neither_the_connection_nor_who_waits_is_lost(database_url: str) -> None:
+    async with open_database(database_url, most_connections=1, wait_seconds=2) as database:
+        inside, leave = asyncio.Event(), asyncio.Event()
+
+        async def hold() -> None:
+            async with database.connection():
+                inside.set()
+                await leave.wait()
+
+        holding = asyncio.create_task(hold())
+        await inside.wait()
+        waiting = asyncio.create_task(database.check())
+        leave.set()
+        await asyncio.sleep(0)  # both have made one step: one is entering the line, the other is at its door
+        assert database.statistics().waiting == 1
+        holding.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await waiting
-        assert database.statistics().size == 1
-        await database.check()
+            await holding
+        await waiting
+        await until(lambda: database.statistics() == Statistics(size=1, idle=1, waiting=0))
 
 
 @pytest.mark.parametrize("kind", ["task", "scope"])
@@ -238,9 +287,12 @@ async def test_cancelled_in_a_transaction_it_is_rolled_back(database: Database, 
 
 async def test_a_connection_given_back_inside_a_transaction_is_thrown_away(database: Database, behind: Behind) -> None:
     async with database.connection() as connection:
+        first = await pid_of(connection)
         await connection.execute("BEGIN")
-    assert database.statistics() == Statistics(size=0, idle=0, waiting=0)
-    await until(lambda: sessions(behind) == 0)
+    assert connection.closed
+    async with database.connection() as connection:
+        assert await pid_of(connection) != first
+    assert sessions(behind, "idle in transaction") == 0
 
 
 async def test_idle_connections_that_died_are_not_lent(database: Database, behind: Behind) -> None:
@@ -249,7 +301,7 @@ async def test_idle_connections_that_died_are_not_lent(database: Database, behin
     end_sessions(behind)
     await until(lambda: sessions(behind) == 0)
     await database.check()  # the very first one after it
-    assert database.statistics() == Statistics(size=1, idle=1, waiting=0)
+    await until(lambda: database.statistics() == Statistics(size=2, idle=2, waiting=0))
 
 
 async def test_a_session_ended_in_the_middle_of_a_statement_leaves_the_outcome_unknown(
@@ -264,7 +316,7 @@ async def test_a_session_ended_in_the_middle_of_a_statement_leaves_the_outcome_u
     end_sessions(behind)
     with pytest.raises(OutcomeUnknown):
         await running
-    assert database.statistics() == Statistics(size=0, idle=0, waiting=0)
+    assert lent(database) == 0
     await database.check()
 
 
@@ -274,28 +326,59 @@ async def test_a_server_that_does_not_answer_is_broken_off(database: Database, b
         async with database.connection(most_seconds=0.2) as connection:
             await connection.execute("SELECT pg_sleep(60)")
     assert time.monotonic() - started < 3
-    assert database.statistics() == Statistics(size=0, idle=0, waiting=0)
+    assert lent(database) == 0
     await database.check()
 
 
-async def test_an_old_connection_is_replaced(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_old_connection_is_replaced(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gauzian.database.pool.LONGEST_LIFE_SECONDS", 0.0)
-    await database.check()
-    assert database.statistics() == Statistics(size=0, idle=0, waiting=0)
+    async with open_database(database_url) as database:
+        async with database.connection() as first:
+            pass
+        assert first.closed
+        async with database.connection() as second:
+            assert second is not first
 
 
-async def test_nobody_there_is_said_at_once(tmp_path: Path) -> None:
-    async with open_database(f"postgresql://gauzian@/gauzian?host={tmp_path}", most_connections=1) as database:
-        started = time.monotonic()
-        for _ in range(3):
+async def test_nobody_there_is_said_in_time_and_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gauzian.database.pool.GONE_WAIT_SECONDS", 0.1)
+    url = f"postgresql://gauzian@/gauzian?host={tmp_path}"
+    async with open_database(url, most_connections=1, wait_seconds=1) as database:
+        for most_seconds in [1.5, 0.5, 0.5]:  # once it is known, nobody waits long
+            started = time.monotonic()
             with pytest.raises(DatabaseDown) as raised:
                 await database.check()
             assert not isinstance(raised.value, OutcomeUnknown)
+            assert time.monotonic() - started < most_seconds
         with pytest.raises(DatabaseDown):
             async with database.advisory_lock(1):
                 pass
-        assert time.monotonic() - started < 2
         assert database.statistics() == Statistics(size=0, idle=0, waiting=0)
+    assert [record.name for record in caplog.records if record.levelname != "DEBUG"] == ["gauzian.database.pool"]
+
+
+async def test_more_gave_up_than_may_wait_and_it_heals_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gauzian.database.pool.WAITING_PER_CONNECTION", 2)
+    monkeypatch.setattr("gauzian.database.pool.RECONNECT_SECONDS", 0.0)
+    async with AsyncExitStack() as server:
+        url = await server.enter_async_context(embedded_postgres(tmp_path, settings={"fsync": "off"}))
+        await server.aclose()
+        async with open_database(url, most_connections=1, wait_seconds=0.05) as database:
+            for _ in range(5):
+                with pytest.raises(DatabaseDown):
+                    await database.check()
+            async with embedded_postgres(tmp_path, settings={"fsync": "off"}):
+                with anyio.fail_after(5):
+                    while True:
+                        try:
+                            await database.check()
+                            break
+                        except DatabaseDown:
+                            await anyio.sleep(0.02)
 
 
 async def test_a_closed_database_takes_its_lent_connections_back_and_lends_none(
@@ -393,7 +476,7 @@ async def steady_requests(database: Database) -> AsyncIterator[list[str]]:
 async def test_the_database_goes_and_comes_back_and_the_pool_heals_by_itself(tmp_path: Path) -> None:
     server = AsyncExitStack()
     url = await server.enter_async_context(embedded_postgres(tmp_path, settings={"fsync": "off"}))
-    async with open_database(url, most_connections=3) as database, steady_requests(database) as told:
+    async with open_database(url, most_connections=3, wait_seconds=1) as database, steady_requests(database) as told:
         await until(lambda: told.count("ok") > 10)
         await server.aclose()
         told.clear()

@@ -1,0 +1,105 @@
+"""Answers on their way to a client: little is held for it, and only as long as it accepts some."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import struct
+import termios
+
+from gauzian.server.limits import KIB, ServerLimits
+from gauzian.server.refusals import HungUp
+
+# An application that sends without a pause to a client that is fast enough would keep the loop for itself: after so
+# many bytes everybody else gets a turn.
+_BYTES_PER_TURN = 1024 * KIB
+
+
+class Outbox:
+    """The writing side of a transport. `pause`, `resume`: asyncio says that its buffer is full, has room again."""
+
+    __slots__ = (
+        "_accepted",
+        "_accepted_at",
+        "_below",
+        "_limits",
+        "_since_turn",
+        "_transport",
+        "_writable",
+        "_written",
+        "closed",
+    )
+
+    def __init__(self, transport: asyncio.Transport, limits: ServerLimits, *, below: asyncio.Transport) -> None:
+        """`below`: the transport of the socket, where TLS runs on one; else the same."""
+        self.closed = False
+        self._transport = transport
+        self._below = below
+        self._limits = limits
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._written = 0
+        self._since_turn = 0
+        self._accepted = -1
+        self._accepted_at = 0.0
+
+    async def write(self, data: bytes) -> None:
+        """Hand `data` over and wait until nothing of it waits here. HungUp once there is no client."""
+        most = self._limits.write_bytes
+        view: bytes | memoryview = data if len(data) <= most else memoryview(data)
+        for start in range(0, len(data), most):
+            if self.closed or self._below.is_closing():  # a failed write shows there first
+                raise HungUp
+            piece = view[start : start + most]
+            self._written += len(piece)
+            self._since_turn += len(piece)
+            self._transport.write(piece)
+            if not self._writable.is_set():
+                self._since_turn = 0
+                await self._writable.wait()
+            elif self._since_turn >= _BYTES_PER_TURN:
+                self._since_turn = 0
+                await asyncio.sleep(0)
+        if self.closed:
+            raise HungUp
+
+    def write_now(self, data: bytes) -> None:
+        """For the few bytes that the HTTP itself has to say: no waiting."""
+        if not self.closed:
+            self._written += len(data)
+            self._transport.write(data)
+
+    def pause(self) -> None:
+        if not self.closed:
+            self._writable.clear()
+
+    def resume(self) -> None:
+        self._writable.set()
+
+    def shut(self) -> None:
+        """Nothing more will be written; who waits in `write` gets HungUp."""
+        self.closed = True
+        self._writable.set()
+
+    def is_stuck(self, now: float) -> bool:
+        """Has the client accepted nothing for `write_idle_seconds`, although there is something to accept?
+
+        "Accepted" means by its system: the kernel's send buffer is large, and counting what leaves ours would cut slow
+        readers.
+        """
+        if self._writable.is_set() and not self.closed:
+            return False
+        waiting = self._transport.get_write_buffer_size()
+        accepted = self._written - waiting - _unacknowledged(self._transport)
+        if accepted != self._accepted or not waiting:
+            self._accepted, self._accepted_at = accepted, now
+        return now - self._accepted_at >= self._limits.write_idle_seconds
+
+
+def _unacknowledged(transport: asyncio.Transport) -> int:
+    """Bytes in the kernel's send buffer that the other side has not acknowledged."""
+    sock = transport.get_extra_info("socket")
+    try:
+        return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))[0])
+    except (OSError, AttributeError):  # closed; another system
+        return 0

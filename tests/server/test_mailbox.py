@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gauzian.server.mailbox import MESSAGE_COST, Mailbox
+
+
+class Noted:
+    """A mailbox and what it told its connection."""
+
+    def __init__(self, most_bytes: int = 1000) -> None:
+        self.wanted: list[bool] = []
+        self.ended = 0
+        self.box = Mailbox(most_bytes=most_bytes, wanted=self.wanted.append, ended=self.end)
+
+    def end(self) -> None:
+        self.ended += 1
+
+
+def piece(body: bytes, more: bool = True) -> dict[str, object]:
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+END = piece(b"", more=False)
+DISCONNECT = {"type": "http.disconnect"}
+
+
+async def starts_waiting(task: asyncio.Task[object]) -> bool:
+    """True if the task, given several turns of the loop, is still not done."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return not task.done()
+
+
+@pytest.mark.anyio
+async def test_messages_come_out_in_order_and_the_end_rides_on_the_last_piece() -> None:
+    noted = Noted()
+    await noted.box.put(piece(b"a"))
+    await noted.box.put(piece(b"b"))
+    await noted.box.put(dict(END))
+    assert await noted.box.get() == piece(b"a")
+    assert await noted.box.get() == piece(b"b", more=False)
+    assert (noted.wanted, noted.ended) == ([True], 1)
+    assert noted.box.held == 0
+
+
+@pytest.mark.anyio
+async def test_an_end_that_comes_after_the_last_piece_was_taken_is_a_message_of_its_own() -> None:
+    noted = Noted()
+    await noted.box.put(piece(b"a"))
+    await noted.box.get()
+    await noted.box.put(dict(END))
+    assert await noted.box.get() == END
+
+
+@pytest.mark.anyio
+async def test_the_first_get_says_that_the_body_is_wanted_and_whether_any_is_here() -> None:
+    noted = Noted()
+    getting = asyncio.ensure_future(noted.box.get())
+    assert await starts_waiting(getting)
+    assert noted.wanted == [False]
+    await noted.box.put(piece(b"a"))
+    assert await getting == piece(b"a")
+
+
+@pytest.mark.anyio
+async def test_put_waits_while_the_box_is_full_and_goes_on_when_there_is_room() -> None:
+    noted = Noted(most_bytes=MESSAGE_COST + 10)
+    await noted.box.put(piece(b"12345"))
+    putting = asyncio.ensure_future(noted.box.put(piece(b"678")))
+    assert await starts_waiting(putting)
+    assert noted.box.held == 2 * MESSAGE_COST + 8  # taken all the same: most_bytes and one message
+    await noted.box.get()
+    await putting
+
+
+@pytest.mark.anyio
+async def test_tiny_pieces_count_what_they_cost() -> None:
+    noted = Noted(most_bytes=64 * 1024)
+    putting = asyncio.ensure_future(put_many(noted.box))
+    assert await starts_waiting(putting)
+    assert noted.box.held <= 64 * 1024 + MESSAGE_COST + 1
+    noted.box.close()
+    await putting
+
+
+async def put_many(box: Mailbox) -> None:
+    for _ in range(100_000):
+        if box.closed:
+            return
+        await box.put(piece(b"x"))
+
+
+@pytest.mark.anyio
+async def test_the_last_message_never_waits_so_that_a_hang_up_is_noticed() -> None:
+    noted = Noted(most_bytes=1)
+    first = asyncio.ensure_future(noted.box.put(piece(b"a")))
+    assert await starts_waiting(first)
+    await noted.box.put(piece(b"b", more=False))
+    noted.box.close()
+    await first
+
+
+@pytest.mark.anyio
+async def test_the_disconnect_never_waits_and_frees_a_waiting_writer() -> None:
+    noted = Noted(most_bytes=1)
+    putting = asyncio.ensure_future(noted.box.put(piece(b"a")))
+    assert await starts_waiting(putting)
+    await asyncio.wait_for(noted.box.put(dict(DISCONNECT)), 1)
+    await asyncio.wait_for(putting, 1)
+    assert await noted.box.get() == piece(b"a")  # what had come is still given
+    assert await noted.box.get() == DISCONNECT
+    assert await noted.box.get() == DISCONNECT
+
+
+@pytest.mark.anyio
+async def test_after_the_end_get_waits_for_the_disconnect() -> None:
+    noted = Noted()
+    await noted.box.put(dict(END))
+    await noted.box.get()
+    getting = asyncio.ensure_future(noted.box.get())
+    assert await starts_waiting(getting)
+    noted.box.close()
+    assert await getting == DISCONNECT
+
+
+@pytest.mark.anyio
+async def test_two_readers_both_hear_of_the_disconnect() -> None:
+    noted = Noted()
+    readers = [asyncio.ensure_future(noted.box.get()) for _ in range(2)]
+    assert await starts_waiting(readers[1])
+    noted.box.close()
+    assert await asyncio.gather(*readers) == [DISCONNECT, DISCONNECT]
+
+
+@pytest.mark.anyio
+async def test_a_cancelled_reader_loses_nothing_for_the_next() -> None:
+    noted = Noted()
+    for _ in range(3):
+        reader = asyncio.ensure_future(noted.box.get())
+        assert await starts_waiting(reader)
+        reader.cancel()
+        await asyncio.gather(reader, return_exceptions=True)
+    await noted.box.put(piece(b"a"))
+    assert await noted.box.get() == piece(b"a")
+    assert noted.box._readers == []
+
+
+@pytest.mark.anyio
+async def test_a_cancelled_writer_leaves_the_box_usable() -> None:
+    noted = Noted(most_bytes=1)
+    putting = asyncio.ensure_future(noted.box.put(piece(b"a")))
+    assert await starts_waiting(putting)
+    putting.cancel()
+    await asyncio.gather(putting, return_exceptions=True)
+    assert await noted.box.get() == piece(b"a")
+    await noted.box.put(dict(END))
+    assert await noted.box.get() == END
+
+
+@pytest.mark.anyio
+async def test_a_closed_box_takes_nothing_more() -> None:
+    noted = Noted(most_bytes=1)
+    noted.box.close()
+    await noted.box.put(piece(b"a"))
+    assert noted.box.held == 0
+    assert await noted.box.get() == DISCONNECT

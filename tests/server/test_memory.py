@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+
+from gauzian.server.memory import Allocator, Keeper, ReadBudget
+
+KIB = 1024
+
+
+@pytest.mark.parametrize(
+    ("readers", "share"), [(0, 128), (1, 128), (8, 128), (10, 102), (20, 51), (64, 16), (5000, 16)]
+)
+def test_all_who_read_share_the_budget_within_bounds(readers: int, share: int) -> None:
+    budget = ReadBudget(total=1024 * KIB, least=16 * KIB, most=128 * KIB)
+    for _ in range(readers):
+        budget.join()
+    assert budget.share // KIB == share
+    for _ in range(readers):
+        budget.leave()
+    assert (budget.readers, budget.share) == (0, 128 * KIB)
+
+
+def test_the_real_allocator_takes_our_wishes() -> None:
+    allocator = Allocator()
+    allocator.limit_arenas()
+    allocator.give_back()
+
+
+class CountingAllocator(Allocator):
+    def __init__(self) -> None:
+        self.times = 0
+
+    def give_back(self) -> None:
+        self.times += 1
+
+
+def test_memory_is_given_back_now_and_then_under_work_soon_after_it_and_never_when_idle() -> None:
+    allocator = CountingAllocator()
+    keeper = Keeper(allocator, seconds=5.0)
+    story = [  # now, busy, done, times given back by then
+        (100.0, False, 0, 0),  # nothing was ever done
+        (100.1, True, 0, 1),
+        (103.0, True, 7, 1),
+        (105.2, True, 9, 2),
+        (105.4, False, 12, 2),  # the end of work, but it has just been done
+        (106.3, False, 12, 3),
+        (200.0, False, 12, 3),
+        (201.0, False, 13, 4),  # a request so short that nobody saw it
+        (201.5, False, 14, 4),
+        (202.1, False, 14, 5),
+        (300.0, False, 14, 5),
+    ]
+    for now, busy, done, times in story:
+        keeper.look(now, busy=busy, done=done)
+        assert allocator.times == times, now
