@@ -26,7 +26,7 @@ from gauzian.stores.s3_answers import Answer, Tries, ask_patiently
 from gauzian.stores.s3_body import SentBody
 from gauzian.stores.s3_listing import ListingPage
 from gauzian.stores.s3_signing import Signer
-from gauzian.stores.s3_wire import ReceivedPieces, S3Wire
+from gauzian.stores.s3_wire import ReceivedPieces, S3Wire, SmallFirstReads
 from gauzian.stores.spool import Spool
 from gauzian.stores.threads import KIB, FileThreads
 from gauzian.stores.watching import Watch
@@ -34,7 +34,7 @@ from gauzian.stores.watching import Watch
 log = logging.getLogger(__name__)
 
 # aiohttp stops reading from the store when an opened response holds twice this.
-_READ_BUFFER_BYTES = 64 * KIB
+_READ_BUFFER_BYTES = 32 * KIB
 # Shorter than a store's own idle limit, so that it is we who close an idle connection.
 _IDLE_SECONDS = 10.0
 _DELETES_AT_ONCE = 8
@@ -64,7 +64,7 @@ async def open_s3(
     signer = Signer(endpoint=endpoint, access_key=access_key, secret_key=secret_key, bucket=bucket, region=region)
     await file_work(threads.run(spool_dir.mkdir, parents=True, exist_ok=True))
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=most_connections, keepalive_timeout=_IDLE_SECONDS),
+        connector=SmallFirstReads(limit=most_connections, keepalive_timeout=_IDLE_SECONDS),
         timeout=aiohttp.ClientTimeout(
             total=None, connect=connect_seconds + read_seconds, sock_connect=connect_seconds, sock_read=read_seconds
         ),
@@ -74,7 +74,11 @@ async def open_s3(
         read_bufsize=_READ_BUFFER_BYTES,
     ) as session:
         store = S3Store(
-            S3Wire(session, signer), spool_dir=spool_dir, threads=threads, stall_seconds=read_seconds, metrics=metrics
+            S3Wire(session, signer, reading=threads.reading),
+            spool_dir=spool_dir,
+            threads=threads,
+            stall_seconds=read_seconds,
+            metrics=metrics,
         )
         await store.require_bucket(region)
         yield store

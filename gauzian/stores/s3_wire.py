@@ -4,25 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import re
+from typing import Any
 
 import aiohttp
+from aiohttp.connector import Connection
 
 from gauzian.stores.s3_answers import FOREIGN, Answer, read_answer, seam, unanswered
 from gauzian.stores.s3_body import SentBody
 from gauzian.stores.s3_listing import BadListing, ListingPage
 from gauzian.stores.s3_signing import Signer
-from gauzian.stores.threads import KIB, outlast
+from gauzian.stores.threads import KIB, FairShare, outlast
 
 _PIECE_BYTES = 256 * KIB
+_FIRST_READ_BYTES = 32 * KIB
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/")
 # A place is held meanwhile, and a client waits.
 _TAKE_BACK_SECONDS = 5.0
 
 
+class SmallFirstReads(aiohttp.TCPConnector):
+    """An answer that nobody reads yet takes up little: asyncio would read 256 KiB of each object that is opened ahead."""
+
+    async def connect(self, req: Any, traces: Any, timeout: aiohttp.ClientTimeout) -> Connection:
+        connection = await super().connect(req, traces, timeout)
+        _read_at_most(connection, _FIRST_READ_BYTES)
+        return connection
+
+
+def _read_at_most(connection: Connection, size: int) -> None:
+    if connection.transport is not None:
+        connection.transport.max_size = size  # type: ignore[attr-defined]  # the selector transport's; elsewhere unused
+
+
 class S3Wire:
-    def __init__(self, session: aiohttp.ClientSession, signer: Signer) -> None:
+    """`reading`: what all open objects may hold together, divided among them."""
+
+    def __init__(self, session: aiohttp.ClientSession, signer: Signer, *, reading: FairShare) -> None:
         self._session = session
         self._signer = signer
+        self._reading = reading
 
     async def ask(self, operation: str, method: str, key: str = "", body: bytes | None = None) -> Answer:
         """A request whose answer is its status."""
@@ -55,7 +75,7 @@ class S3Wire:
             response = await self._session.get(url, headers=headers, allow_redirects=False)
             try:
                 if response.status in (200, 206) and _is_span(response, span):
-                    return ReceivedPieces(response)
+                    return ReceivedPieces(response, self._reading)
                 answer = Answer(response.status, "WrongRange") if response.ok else await read_answer(response)
             except BaseException:
                 response.close()
@@ -118,11 +138,14 @@ def _look_at(request: asyncio.Task[None]) -> None:
 class ReceivedPieces:
     """The bytes of an answer as they come, one piece per `__anext__`; what is not asked for waits in the store."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, share: FairShare) -> None:
         self._response = response
+        self._share = share
+        share.__enter__()
 
     def close(self) -> None:
-        """Frees everything at once: a connection with bytes still to come is closed, not read to its end."""
+        """Frees everything at once: a connection with bytes still to come is closed, not read to its end. Once only."""
+        self._share.__exit__()
         self._response.close()
 
     def __aiter__(self) -> ReceivedPieces:
@@ -130,7 +153,10 @@ class ReceivedPieces:
 
     async def __anext__(self) -> bytes:
         try:
-            piece = await self._response.content.read(_PIECE_BYTES)
+            if self._response.connection is not None:  # None: all of it has come
+                _read_at_most(self._response.connection, self._share.each)
+            # As it lies there: read(n) would raise what aiohttp may hold to twice n, for good.
+            piece = await self._response.content.readany()
         except (*FOREIGN, RuntimeError) as error:  # RuntimeError: what aiohttp calls a connection that has just gone
             raise unanswered("get", error) from error
         if not piece:
