@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import pytest
@@ -38,6 +39,7 @@ class House:
     user: User
     port: int
     data: Path
+    store_port: int | None
 
     def request(self, method: str, path: str, *headers: str) -> bytes:
         lines = [f"{method} {path} HTTP/1.1", "Host: x", f"Authorization: Bearer {self.user.token}", *headers]
@@ -56,10 +58,17 @@ class House:
             "requests": self.server.requests_in_flight,
             "open connections": self.server.open_connections,
             "tasks": len(asyncio.all_tasks()),
-            # Idle connections to the database are the pool's business: there are never more than its bound.
-            "sockets": sum("socket:" in link for link in _links()) - statistics.size,
+            # Idle connections to database and store are their pools' business: a bounded number, used again.
+            "sockets": sum("socket:" in link for link in _links()) - statistics.size - self.idle_to_store(),
             "temporary files": sum("deleted" in link for link in _links()) + len(list((self.data / "tmp").iterdir())),
         }
+
+    def idle_to_store(self) -> int:
+        if self.store_port is None:
+            return 0
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        theirs = {row[9] for row in rows if row[2].endswith(f":{self.store_port:04X}")}
+        return sum(link.removeprefix("socket:[").removesuffix("]") in theirs for link in _links())
 
     async def unexplained(self) -> set[str]:
         keys = {key for key in await objects_of(self.service) if not key.startswith("instance.")}
@@ -94,7 +103,8 @@ async def built(url: str, data: Path, **settings: Any) -> AsyncIterator[House]:
         serving = asyncio.create_task(server.serve(stop))
         try:
             port = await listening
-            yield House(service, server, await service.sign_up(), port, data)
+            endpoint = urlsplit(settings.get("s3_endpoint", ""))
+            yield House(service, server, await service.sign_up(), port, data, endpoint.port)
         finally:
             stop.set()
             await serving

@@ -42,6 +42,8 @@ class Outlet:
         self._loop = asyncio.get_running_loop()
         self._sending_since: float | None = None  # None: nobody waits for the client
         self._uncounted = 0
+        self._left: int | None = None  # bytes still to come, where that is known
+        self._ended = False
         self._cut = False
 
     async def __aenter__(self) -> Outlet:
@@ -68,18 +70,31 @@ class Outlet:
             raise ClientGone from error
 
     async def start(self, status: int, headers: Headers) -> None:
+        length = next((value for name, value in headers if name == b"content-length"), None)
+        self._left = None if length is None else int(length)
         await self._tell({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, piece: bytes) -> None:
         """Returns when the server wants more; `piece` is not empty."""
+        if self._left is not None:
+            self._left -= len(piece)
+            if self._left == 0:
+                return await self.finish(piece)
         await self._tell({"type": "http.response.body", "body": piece, "more_body": True})
         self._uncounted += len(piece)
         if self._uncounted >= TURN_BYTES:
             self._count_bytes(self._uncounted)
             self._uncounted = 0
             await asyncio.sleep(0)
+        return None
 
     async def finish(self, piece: bytes = b"") -> None:
+        """With the last byte that Content-Length has named the answer is ended: a client that leaves then has got it
+        all.
+        """
+        if self._ended:
+            return
+        self._ended = True
         self._listener.cancel()  # the end of the answer is reported as a disconnect too
         await self._tell({"type": "http.response.body", "body": piece, "more_body": False})
         self._uncounted += len(piece)

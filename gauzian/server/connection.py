@@ -216,7 +216,12 @@ class Connection(asyncio.Protocol):
     async def _read(self) -> None:
         try:
             while not self.closing:
-                await self.http.feed(await self._next())
+                data = await self._next()
+                if self.http.is_between_requests:
+                    self._deadline = math.inf  # standing in our line is not the client's slowness
+                    await self._shared.turns.come(data)
+                    self._deadline = self._loop.time() + self._limits.header_seconds
+                await self.http.feed(data)
         except (HungUp, asyncio.CancelledError):
             # Nobody waits for this task; let out, the exception would keep all frames and with them the connection.
             pass

@@ -97,6 +97,11 @@ class Http1(H11Protocol):
         return self.connection.our_state in (h11.SEND_BODY, h11.ERROR)
 
     @property
+    def is_between_requests(self) -> bool:
+        """What comes next is the beginning of a request."""
+        return self.connection.their_state is h11.IDLE and not self.connection._receive_buffer
+
+    @property
     def head_is_incomplete(self) -> bool:
         """The beginning of a next request is here."""
         return self.connection.their_state is h11.IDLE and bool(self.connection._receive_buffer)

@@ -23,6 +23,7 @@ from gauzian.server.linger import Lingerers
 from gauzian.server.memory import Allocator, Keeper, ReadBudget
 from gauzian.server.pulse import MOST_SECONDS, Pulse
 from gauzian.server.shared import Shared
+from gauzian.server.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -147,6 +148,7 @@ class Server:
             context=WorkerContext(None),
             limits=limits,
             lingerers=Lingerers(limits),
+            turns=Turns(limits.begun_per_turn),
             reading=ReadBudget(total=limits.read_budget, least=limits.body_read_least, most=limits.body_read),
             state={},
         )

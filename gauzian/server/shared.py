@@ -14,6 +14,7 @@ from gauzian.server.framing import HttpConfig
 from gauzian.server.limits import ServerLimits
 from gauzian.server.linger import Lingerers
 from gauzian.server.memory import ReadBudget
+from gauzian.server.turns import Turns
 
 if TYPE_CHECKING:
     from gauzian.server.connection import Connection
@@ -27,6 +28,7 @@ class Shared:
     limits: ServerLimits
     lingerers: Lingerers
     reading: ReadBudget
+    turns: Turns
     state: dict[str, Any]  # what the application's lifespan left for its requests
     changed: asyncio.Event = field(default_factory=asyncio.Event)  # a request or a connection has ended
     stopping: bool = False

@@ -34,7 +34,7 @@ from gauzian.stores.watching import Watch
 log = logging.getLogger(__name__)
 
 # aiohttp stops reading from the store when an opened response holds twice this.
-_READ_BUFFER_BYTES = 32 * KIB
+_READ_BUFFER_BYTES = 16 * KIB
 # Shorter than a store's own idle limit, so that it is we who close an idle connection.
 _IDLE_SECONDS = 10.0
 _DELETES_AT_ONCE = 8

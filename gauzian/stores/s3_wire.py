@@ -23,7 +23,7 @@ _TAKE_BACK_SECONDS = 5.0
 
 
 class SmallFirstReads(aiohttp.TCPConnector):
-    """An answer that nobody reads yet takes up little: asyncio would read 256 KiB of each object that is opened ahead."""
+    """An answer that nobody reads yet takes up little: asyncio would read 256 KiB of each object opened ahead."""
 
     async def connect(self, req: Any, traces: Any, timeout: aiohttp.ClientTimeout) -> Connection:
         connection = await super().connect(req, traces, timeout)

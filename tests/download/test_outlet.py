@@ -166,3 +166,17 @@ async def test_a_small_answer_to_a_client_that_left_is_no_error_of_ours() -> Non
     client.gone.set()
     with pytest.raises(ClientGone):
         await send_at_once(client.send, 304, [])
+
+
+@pytest.mark.parametrize("swallowed", [False, True])
+async def test_a_client_that_leaves_with_the_last_byte_has_got_it_all(swallowed: bool) -> None:
+    client, counts = Client(leaves_after=3, swallowed=swallowed), Counts()
+    async with outlet_to(client, counts) as outlet:
+        await outlet.start(200, [(b"content-length", b"24")])
+        for _ in range(3):
+            await outlet.write(b"12345678")
+        for _ in range(5):
+            await asyncio.sleep(0)
+        await outlet.finish()
+    assert client.body == b"12345678" * 3
+    assert counts.bytes == 24
