@@ -20,11 +20,12 @@ from pathlib import Path
 from gauzian import budget
 from gauzian.assembly.parts import load_of, migrated_database, open_parts
 from gauzian.assembly.urls import compose, server_limits, show_server
+from gauzian.database.embedded_home import EmbeddedError
 from gauzian.database.migrate import MigrationError
 from gauzian.errors import ApiError
 from gauzian.logs import logging_to
 from gauzian.server.memory import Allocator
-from gauzian.server.serve import Server
+from gauzian.server.serve import Server, StartFailed
 from gauzian.settings import Settings, SettingsError, misspelt
 from gauzian.upload.scrub import Damage, Progress
 
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with logging_to(sys.stderr, format=settings.log_format, level=settings.log_level.upper()):
         try:
             return asyncio.run(_as_coroutine(commands[given.command]))
-        except (ApiError, MigrationError, OSError) as error:
+        except (ApiError, EmbeddedError, MigrationError, StartFailed, OSError) as error:
             print(f"gauzian: {error}", file=sys.stderr)
             return 1
 
