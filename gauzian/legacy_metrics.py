@@ -21,10 +21,10 @@ _NAMES: dict[str, tuple[str, dict[str, str]]] = {
     "gauzian_auth_attempts": ("auth_attempts", {}),
     "gauzian_store_operation_duration_seconds": ("s3_operation_duration_seconds", {}),
     "gauzian_database_operation_duration_seconds": ("db_query_duration_seconds", {"operation": "query_type"}),
-    "gauzian_database_connections_active": ("db_pool_connections_active", {}),
-    "gauzian_database_connections_idle": ("db_pool_connections_idle", {}),
     "gauzian_database_connections_max": ("db_pool_connections_max", {}),
 }
+# What is one family of ours with a label was several of theirs.
+_BY_STATE = {"lent": "db_pool_connections_active", "idle": "db_pool_connections_idle"}
 
 
 class LegacyNames(Collector):
@@ -35,6 +35,8 @@ class LegacyNames(Collector):
 
     def collect(self) -> Iterator[Metric]:
         for family in self._ours.collect():
+            if family.name == "gauzian_database_connections":
+                yield from _split(family)
             if family.name not in _NAMES:
                 continue
             name, labels = _NAMES[family.name]
@@ -43,3 +45,11 @@ class LegacyNames(Collector):
                 renamed = {labels.get(key, key): value for key, value in sample.labels.items()}
                 copy.add_sample(name + sample.name.removeprefix(family.name), renamed, sample.value)
             yield copy
+
+
+def _split(family: Metric) -> Iterator[Metric]:
+    for sample in family.samples:
+        name = _BY_STATE[sample.labels["state"]]
+        copy = Metric(name, family.documentation, family.type)
+        copy.add_sample(name, {}, sample.value)
+        yield copy

@@ -98,6 +98,8 @@ class Database:
             help = "Connections to PostgreSQL, by what they do"
             metrics.level("gauzian_database_connections", help, lambda: float(self._lent), state="lent")
             metrics.level("gauzian_database_connections", help, lambda: float(self.statistics().idle), state="idle")
+            most = "Connections to PostgreSQL that may be open"
+            metrics.level("gauzian_database_connections_max", most, lambda: float(most_connections))
             metrics.level("gauzian_database_waiting", "Requests waiting for a connection", lambda: float(self._waiting))
 
     def connection(self, *, most_seconds: float | None = None) -> Borrowed:

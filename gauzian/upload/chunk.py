@@ -8,11 +8,13 @@ comes first and the row after it.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import time
+from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 import anyio
@@ -108,7 +110,7 @@ class ReceiveChunk:
             key = f"{incoming.file_id}.{secrets.token_hex(16)}"
             stored = await self._store.put(key, incoming.pieces, size=incoming.size, sha256=incoming.sha256)
             self._metrics.bytes_in.inc(stored.size)
-            row = await self._write_row(incoming, key, stored)
+            row = await _to_its_end(self._write_row(incoming, key, stored))
         return _answer(row, incoming.index, stored)
 
     async def _identify(self, scope: Scope, place: Place) -> chunks.Target | UUID:
@@ -162,30 +164,43 @@ class ReceiveChunk:
             raise QuotaExceeded
 
     async def _write_row(self, incoming: IncomingChunk, key: str, stored: StoredObject) -> chunks.StoredChunk:
-        # Shielded: a cancelled statement leaves us not knowing whether it was committed.
-        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _LAST_STEPS_SECONDS):
-            try:
-                async with self._database.connection() as conn:
-                    row = await chunks.put_chunk(
-                        conn,
-                        file_id=incoming.file_id,
-                        index=incoming.index,
-                        object_key=key,
-                        size=stored.size,
-                        sha256=stored.sha256,
-                        xxh3=stored.xxh3,
-                        iv=incoming.iv,
-                        quota_bytes=self._quota_bytes,
-                    )
-            except OutcomeUnknown:
-                raise  # perhaps committed: if not, the sweep finds the object
-            except Exception:
-                await self._store.delete_quietly([key])
-                raise
-            if row.loser is not None:
-                await self._store.delete_quietly([row.loser])
-            return row
-        raise OutcomeUnknown
+        try:
+            async with self._database.connection() as conn:
+                row = await chunks.put_chunk(
+                    conn,
+                    file_id=incoming.file_id,
+                    index=incoming.index,
+                    object_key=key,
+                    size=stored.size,
+                    sha256=stored.sha256,
+                    xxh3=stored.xxh3,
+                    iv=incoming.iv,
+                    quota_bytes=self._quota_bytes,
+                )
+        except OutcomeUnknown:
+            raise  # perhaps committed: if not, the sweep finds the object
+        except Exception:
+            await self._store.delete_quietly([key])
+            raise
+        if row.loser is not None:
+            await self._store.delete_quietly([row.loser])
+        return row
+
+
+async def _to_its_end(work: Coroutine[Any, Any, chunks.StoredChunk]) -> chunks.StoredChunk:
+    """A cancelled statement leaves us not knowing whether it was committed: so it runs in a task of its own, and
+    whoever is cancelled waits for it, bounded. A scope of anyio's alone does not shield from the server's
+    task.cancel().
+    """
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait([task], timeout=_LAST_STEPS_SECONDS)
+        if task.done() and not task.cancelled():
+            task.exception()  # looked at: nobody is left to be told
+        raise
 
 
 def _answer(row: chunks.StoredChunk, index: int, stored: StoredObject) -> bytes:

@@ -173,8 +173,9 @@ async def test_cancelled_while_the_store_works_it_leaves_nothing(database_url: s
         settled(service)
 
 
+@pytest.mark.parametrize("how", ["scope", "task"])
 async def test_cancelled_while_the_row_is_written_the_row_is_written(
-    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     async with running_service(database_url, tmp_path) as service:
         user = await service.sign_up()
@@ -189,12 +190,19 @@ async def test_cancelled_while_the_row_is_written_the_row_is_written(
 
         monkeypatch.setattr(chunks, "put_chunk", slow)
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(user.put, file_id, 0, CONTENT)
-            with anyio.fail_after(10):
-                await writing.wait()
-            tasks.cancel_scope.cancel()
-            go_on.set()
+        scope = anyio.CancelScope()
+
+        async def send() -> None:
+            with scope:
+                await user.put(file_id, 0, CONTENT)
+
+        sending = asyncio.create_task(send())
+        with anyio.fail_after(10):
+            await writing.wait()
+        scope.cancel() if how == "scope" else sending.cancel()
+        asyncio.get_running_loop().call_soon(go_on.set)  # after the cancellation has arrived
+        await asyncio.wait([sending])
+        assert scope.cancelled_caught if how == "scope" else sending.cancelled()
         assert len(await objects_of(service)) == 1
         assert (await user.received(file_id))["received"] == [[0, 0]]
         settled(service)

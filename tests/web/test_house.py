@@ -124,6 +124,8 @@ async def test_old_dashboards_find_their_names_when_switched_on(database_url: st
         for name in ("http_requests_total{", "file_uploads_total{", "chunk_upload_duration_seconds_count{"):
             assert f"\n{name}" in text
             assert f"\ngauzian_{name}" in text
+        for name in ("active 0.0", "idle 1.0", "max 10.0"):
+            assert f"\ndb_pool_connections_{name}\n" in text
 
 
 async def test_every_answer_carries_a_request_id_and_a_sane_one_is_taken_over(
