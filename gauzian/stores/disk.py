@@ -1,4 +1,4 @@
-"""Objects as files: written aside, synced, renamed, in directories named after the beginning of their keys.
+"""Objects as files: written aside, synced, put in their place, in directories named after the beginning of their keys.
 
 <root>/objects/<2>/<2>/<key>      <root>/tmp/<process>/<number>      two levels of shards; unfinished files
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from gauzian.errors import StoreDown
 from gauzian.metrics import Metrics
-from gauzian.stores.aside import Aside, sync_directory
+from gauzian.stores.aside import Aside, has_nameless_files, sync_directory
 from gauzian.stores.base import ListedObject, ObjectMissing, StoredObject
 from gauzian.stores.files import Batch, FilePieces, file_work
 from gauzian.stores.keys import is_key, require_key, shard
@@ -65,11 +65,13 @@ class DiskStore:
         self._fsync = fsync
         self._least_free_bytes = least_free_bytes
         self._metrics = metrics
+        self._nameless = False
 
     def prepare(self) -> None:
         """Blocking, once, at the start."""
         os.makedirs(self._objects, mode=0o700, exist_ok=True)
         self.temporary.open()
+        self._nameless = has_nameless_files(str(self.temporary.path))
         if self._fsync:
             sync_directory(os.path.dirname(self._objects))
             sync_directory(os.path.dirname(os.path.dirname(self._objects)))
@@ -77,7 +79,7 @@ class DiskStore:
     async def put(
         self, key: str, pieces: AsyncIterable[bytes], *, size: int | None, sha256: bytes | None = None
     ) -> StoredObject:
-        aside = Aside(self.temporary.next(), self._place(key), fsync=self._fsync)
+        aside = Aside(self.temporary.next(), self._place(key), nameless=self._nameless, fsync=self._fsync)
         strand = Strand(self._threads)
         with Watch(self._metrics, "put") as watch, self._threads.writing as share:
             try:

@@ -65,12 +65,19 @@ async def threads(nothing_left: None) -> AsyncIterator[FileThreads]:
         assert threads.reading.active == 0
 
 
-@pytest.fixture(params=["disk", "s3"])
+@pytest.fixture(params=["disk", "disk-named", "s3"])
 async def room(
-    request: pytest.FixtureRequest, tmp_path: Path, threads: FileThreads, bucket: str
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    threads: FileThreads,
+    bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Room]:
+    """`disk-named` is a file system that cannot make files without a name."""
     metrics = Metrics()
-    if request.param == "disk":
+    if request.param == "disk-named":
+        monkeypatch.setattr("gauzian.stores.disk.has_nameless_files", lambda directory: False)
+    if request.param != "s3":
         async with open_disk(tmp_path / "store", threads=threads, metrics=metrics) as store:
             yield Room("disk", store, metrics, threads, lambda: _files(tmp_path))
         return
