@@ -31,12 +31,12 @@ class ServerLimits:
     head_read: int = (
         4 * KIB
     )  # one read until the application asks for the body: 1000 refused uploads cost 4 MB, not 250
-    body_read: int = 128 * KIB  # one read of a wanted body; larger is hardly cheaper per byte
+    body_read: int = 256 * KIB  # one read of a wanted body; larger is hardly cheaper per byte
     body_read_least: int = 8 * KIB  # below this a byte costs noticeably more CPU
     read_budget: int = (
         4 * MIB
     )  # divided by all who send a wanted body gives the size of one read, between the two above
-    mailbox_bytes: int = 64 * KIB  # received and not yet taken by the application, per request, before we stop reading
+    mailbox_bytes: int = 128 * KIB  # received and not yet taken by the application, per request, before we stop reading
     small_body_bytes: int = (
         64 * KIB
     )  # the unread rest of a body that is read off to keep the connection, instead of closing it
