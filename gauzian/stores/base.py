@@ -54,7 +54,7 @@ class ObjectStore(Protocol):
     def get(
         self, key: str, *, start: int = 0, length: int | None = None
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """Open `length` bytes of the object from `start` (all of it by default) as pieces of at most 256 KiB.
+        """Open `length` bytes of the object from `start` (all of it by default) as pieces of at most 512 KiB.
 
         Entering raises ObjectMissing or StoreDown. The iterator ends early if the object is shorter than asked for (the
         caller counts) and raises StoreDown if the store fails midway. Leaving at any moment frees everything at once.

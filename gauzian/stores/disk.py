@@ -21,7 +21,7 @@ from gauzian.stores.aside import Aside, has_nameless_files, sync_directory
 from gauzian.stores.base import ListedObject, ObjectMissing, StoredObject
 from gauzian.stores.files import Batch, FilePieces, file_work
 from gauzian.stores.keys import is_key, require_key, shard
-from gauzian.stores.threads import MIB, FileThreads, Strand
+from gauzian.stores.threads import MIB, FileThreads, Joined, Strand
 from gauzian.stores.tmpdir import TemporaryDirectory
 from gauzian.stores.watching import Watch
 
@@ -103,6 +103,7 @@ class DiskStore:
     async def get(self, key: str, *, start: int = 0, length: int | None = None) -> AsyncIterator[AsyncIterator[bytes]]:
         file = _OpenFile(self._place(key))
         strand = Strand(self._threads)
+        share = Joined(self._threads.reading)
         try:
             with Watch(self._metrics, "get"):
                 try:
@@ -112,9 +113,9 @@ class DiskStore:
                         raise ObjectMissing(key) from None
                     raise
             end = file.size if length is None else min(file.size, start + length)
-            with self._threads.reading:
-                yield FilePieces(file.fd, start, end, threads=self._threads, strand=strand)
+            yield FilePieces(file.fd, start, end, share=share, threads=self._threads, strand=strand)
         finally:
+            share.leave()
             if strand.idle:
                 file.close()
             else:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Sequence
 from typing import TypeVar
 
 from gauzian.errors import StoreDown, StoreFull
-from gauzian.stores.threads import MIB, FairShare, FileThreads, Strand
+from gauzian.stores.threads import MIB, FairShare, FileThreads, Joined, Strand
 
 log = logging.getLogger(__name__)
 
@@ -75,13 +75,14 @@ class FilePieces:
 
     What lies in the page cache is read right here on the event loop: RWF_NOWAIT promises not to wait for the disk, and
     a hop to a thread costs three times the copy. The rest is read in a thread, with word to the kernel what comes next.
+    `share` is joined at the first piece; whoever made it leaves it: a dropped iterator ends nobody knows when.
     """
 
-    def __init__(self, fd: int, start: int, end: int, *, threads: FileThreads, strand: Strand) -> None:
+    def __init__(self, fd: int, start: int, end: int, *, share: Joined, threads: FileThreads, strand: Strand) -> None:
         self._fd = fd
         self._at = start
         self._end = end
-        self._share = threads.reading
+        self._share = share
         self._cached = threads.cached
         self._strand = strand
 
@@ -89,7 +90,7 @@ class FilePieces:
         return self
 
     async def __anext__(self) -> bytes:
-        want = min(self._share.each, self._end - self._at)
+        want = min(self._share.join(), self._end - self._at)
         if want <= 0:
             raise StopAsyncIteration
         piece = self._cached.read(self._fd, want, self._at)

@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 
 # aiohttp stops reading from the store when an opened response holds twice this.
 _READ_BUFFER_BYTES = 16 * KIB
-# Held by all objects that are open at a moment, those opened ahead included.
-_READING_BYTES = 6 * MIB
+# Held by all objects that are being read at a moment; one opened ahead holds no more than its first read.
+_READING_BYTES = 4 * MIB
 # Shorter than a store's own idle limit, so that it is we who close an idle connection.
 _IDLE_SECONDS = 10.0
 _DELETES_AT_ONCE = 8
@@ -76,7 +76,7 @@ async def open_s3(
         read_bufsize=_READ_BUFFER_BYTES,
     ) as session:
         store = S3Store(
-            S3Wire(session, signer, reading=FairShare(_READING_BYTES, least=64 * KIB, most=256 * KIB)),
+            S3Wire(session, signer, reading=FairShare(_READING_BYTES, least=64 * KIB, most=512 * KIB)),
             spool_dir=spool_dir,
             threads=threads,
             stall_seconds=read_seconds,

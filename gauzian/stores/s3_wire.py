@@ -13,7 +13,7 @@ from gauzian.stores.s3_answers import FOREIGN, Answer, read_answer, seam, unansw
 from gauzian.stores.s3_body import SentBody
 from gauzian.stores.s3_listing import BadListing, ListingPage
 from gauzian.stores.s3_signing import Signer
-from gauzian.stores.threads import KIB, FairShare, outlast
+from gauzian.stores.threads import KIB, FairShare, Joined, outlast
 
 _PIECE_BYTES = 256 * KIB
 _FIRST_READ_BYTES = 32 * KIB
@@ -37,7 +37,7 @@ def _read_at_most(connection: Connection, size: int) -> None:
 
 
 class S3Wire:
-    """`reading`: what all open objects may hold together, divided among them."""
+    """`reading`: what all objects that are being read may hold together, divided among them."""
 
     def __init__(self, session: aiohttp.ClientSession, signer: Signer, *, reading: FairShare) -> None:
         self._session = session
@@ -140,12 +140,11 @@ class ReceivedPieces:
 
     def __init__(self, response: aiohttp.ClientResponse, share: FairShare) -> None:
         self._response = response
-        self._share = share
-        share.__enter__()
+        self._share = Joined(share)
 
     def close(self) -> None:
-        """Frees everything at once: a connection with bytes still to come is closed, not read to its end. Once only."""
-        self._share.__exit__()
+        """Frees everything at once: a connection with bytes still to come is closed, not read to its end."""
+        self._share.leave()
         self._response.close()
 
     def __aiter__(self) -> ReceivedPieces:
@@ -154,7 +153,7 @@ class ReceivedPieces:
     async def __anext__(self) -> bytes:
         try:
             if self._response.connection is not None:  # None: all of it has come
-                _read_at_most(self._response.connection, self._share.each)
+                _read_at_most(self._response.connection, self._share.join())
             # As it lies there: read(n) would raise what aiohttp may hold to twice n, for good.
             piece = await self._response.content.readany()
         except (*FOREIGN, RuntimeError) as error:  # RuntimeError: what aiohttp calls a connection that has just gone

@@ -10,7 +10,7 @@ from types import TracebackType
 
 from gauzian.errors import BodyTooLarge
 from gauzian.stores.files import Batch, FilePieces, file_work, write_all
-from gauzian.stores.threads import KIB, FairShare, FileThreads, Strand
+from gauzian.stores.threads import KIB, FileThreads, Joined, Strand
 
 # So few bytes never see the disk: a small chunk costs no file.
 _MOST_IN_MEMORY = 64 * KIB
@@ -30,17 +30,19 @@ class Spool:
         self._batch = Batch(threads.writing)
         self._strand = Strand(threads)
         self._fd = -1
-        self._share: FairShare | None = None
+        self._writing = Joined(threads.writing)
+        self._reading = Joined(threads.reading)
         self.size = 0
 
     async def __aenter__(self) -> Spool:
-        self._take_share(self._threads.writing)
+        self._writing.join()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._take_share(None)
+        self._writing.leave()
+        self._reading.leave()
         if self._strand.begun:
             await self._strand.end(self._close)  # in a thread: closing frees the blocks
 
@@ -56,7 +58,7 @@ class Spool:
         """No more will be written; how many bytes there are."""
         if self._strand.begun or self._batch.size > _MOST_IN_MEMORY:
             await self._flush()
-        self._take_share(self._threads.reading)
+        self._writing.leave()  # one budget at a time
         return self.size
 
     async def pieces(self) -> AsyncIterator[bytes]:
@@ -65,7 +67,8 @@ class Spool:
             for piece in self._batch.pieces:
                 yield piece
             return
-        async for piece in FilePieces(self._fd, 0, self.size, threads=self._threads, strand=self._strand):
+        file = FilePieces(self._fd, 0, self.size, share=self._reading, threads=self._threads, strand=self._strand)
+        async for piece in file:
             yield piece
 
     async def _flush(self) -> None:
@@ -75,14 +78,6 @@ class Spool:
         if self._fd < 0:
             self._fd = _open_nameless(self._directory)
         write_all(self._fd, pieces)
-
-    def _take_share(self, share: FairShare | None) -> None:
-        """One budget at a time. Held by the spool, not by who reads: a dropped iterator ends nobody knows when."""
-        if self._share is not None:
-            self._share.__exit__()
-        self._share = share
-        if share is not None:
-            share.__enter__()
 
     def _close(self) -> None:
         fd, self._fd = self._fd, -1

@@ -75,6 +75,28 @@ class FairShare:
         return min(self.most, max(self.least, self.total // max(1, self.active)))
 
 
+class Joined:
+    """A share in a budget from its first use on: an object opened ahead of its turn takes nothing from the others."""
+
+    __slots__ = ("_in", "_share")
+
+    def __init__(self, share: FairShare) -> None:
+        self._share = share
+        self._in = False
+
+    def join(self) -> int:
+        """Bytes that may be held now."""
+        if not self._in:
+            self._in = True
+            self._share.__enter__()
+        return self._share.each
+
+    def leave(self) -> None:
+        if self._in:
+            self._in = False
+            self._share.__exit__()
+
+
 class FileThreads:
     """A few threads for file work, and what their users may hold in memory: `async with FileThreads() as threads`.
 
@@ -85,7 +107,7 @@ class FileThreads:
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="files")
         # A hop costs some 50 us: below 64 KiB it outweighs the copying, above 512 KiB nothing is gained any more.
         self.writing = FairShare(write_bytes, least=16 * KIB, most=512 * KIB)
-        self.reading = FairShare(read_bytes, least=64 * KIB, most=256 * KIB)
+        self.reading = FairShare(read_bytes, least=64 * KIB, most=512 * KIB)
         self.cached = CachedReads(self.reading.most)
 
     async def __aenter__(self) -> FileThreads:

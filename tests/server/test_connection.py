@@ -287,7 +287,7 @@ async def test_a_body_that_nobody_asked_for_waits_in_the_kernel(serving: Run, bo
 
 @pytest.mark.anyio
 async def test_reads_grow_when_the_body_is_wanted_and_shrink_as_more_want_theirs(serving: Run) -> None:
-    limits = ServerLimits(read_budget=256 * KIB)
+    limits = ServerLimits(read_budget=256 * KIB, body_read=128 * KIB)
     async with serving(apps.reads_all, limits=limits) as running:
         clients = [await running.connect() for _ in range(8)]
         shares = []

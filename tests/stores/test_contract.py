@@ -32,7 +32,7 @@ async def put(store: ObjectStore, key: str, data: bytes) -> StoredObject:
 async def read(store: ObjectStore, key: str, start: int = 0, length: int | None = None) -> bytes:
     async with store.get(key, start=start, length=length) as pieces:
         collected = [piece async for piece in pieces]
-    assert all(0 < len(piece) <= 256 * KIB for piece in collected)
+    assert all(0 < len(piece) <= 512 * KIB for piece in collected)
     return b"".join(collected)
 
 
