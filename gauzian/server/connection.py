@@ -10,7 +10,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, SupportsIndex, cast
 
 from hypercorn.events import Closed, Event, Updated
 from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
@@ -53,6 +53,7 @@ class Connection(asyncio.Protocol):
         self._held = False  # we have paused reading
         self._mailbox: Mailbox | None = None
         self._in_budget = False
+        self._in_hand = 0  # bytes in the budget that wait in the inbox or are being handled
         self._head_begun = False
         self._deadline = math.inf
 
@@ -89,7 +90,7 @@ class Connection(asyncio.Protocol):
         return None
 
     def data_received(self, data: bytes) -> None:
-        if self.closing:
+        if self.closing or self._passed_by(data):
             return
         if not self._head_begun:
             self._head_begun = True
@@ -97,7 +98,8 @@ class Connection(asyncio.Protocol):
                 self._deadline = self._loop.time() + self._limits.header_seconds
         self._inbox.append(data)
         if self._in_budget:
-            self._read_at_most(self._shared.reading.share)
+            self._in_hand += len(data)
+            self._shared.reading.held += len(data)
         if self._news is not None and not self._news.done():
             self._news.set_result(None)
         else:  # the last read is still being handled
@@ -197,7 +199,11 @@ class Connection(asyncio.Protocol):
         """Hypercorn's words for: here is a request; start the application and say where its messages go."""
         stream = cast(HTTPStream, self.http.stream)
         mailbox = self._mailbox = Mailbox(
-            most_bytes=self._limits.head_read, wanted=self._body_wanted, ended=self._body_ended
+            budget=self._shared.reading,
+            least_bytes=self._limits.head_read,
+            most_bytes=self._limits.mailbox_bytes,
+            wanted=self._body_wanted,
+            ended=self._body_ended,
         )
         self._shared.start_request(
             call_application(
@@ -222,6 +228,7 @@ class Connection(asyncio.Protocol):
                     await self._shared.turns.come(data)
                     self._deadline = self._loop.time() + self._limits.header_seconds
                 await self.http.feed(data)
+                self._put_down(min(self._in_hand, len(data)))
         except (HungUp, asyncio.CancelledError):
             # Nobody waits for this task; let out, the exception would keep all frames and with them the connection.
             pass
@@ -243,16 +250,24 @@ class Connection(asyncio.Protocol):
             await self._news
         return self._inbox.popleft()
 
+    def _passed_by(self, data: bytes) -> bool:
+        """The middle of a body goes straight to who waits for it, if nothing is in front of it: through the reader,
+        h11 and Hypercorn it would come out as it is, ten times later."""
+        mailbox, is_waiting = self._mailbox, self._news is not None and not self._news.done()
+        if mailbox is None or not is_waiting or self._inbox or not mailbox.has_room:
+            return False
+        if not self.http.passes_by(data):
+            return False
+        mailbox.put_now(data)
+        return True
+
     def _body_wanted(self, something_is_here: bool) -> None:
         if self.closing or not self.http.body_is_coming:
             return
         if not something_is_here:
             self.http.go_on()
         self._in_budget = True
-        self._shared.reading.join()
-        share = self._shared.reading.share
-        self._read_at_most(share)
-        cast(Mailbox, self._mailbox).most_bytes = min(self._limits.mailbox_bytes, share)
+        self._read_at_most(self._shared.reading)
 
     def _body_ended(self) -> None:
         self.http.set_surplus_aside()
@@ -261,8 +276,13 @@ class Connection(asyncio.Protocol):
     def _leave_budget(self) -> None:
         if self._in_budget:
             self._in_budget = False
-            self._shared.reading.leave()
+            self._put_down(self._in_hand)
             self._read_at_most(self._limits.head_read)
+
+    def _put_down(self, size: int) -> None:
+        """So many bytes are in the mailbox now, or thrown away."""
+        self._in_hand -= size
+        self._shared.reading.held -= size
 
     def _between_requests(self) -> None:
         if self._shared.stopping:
@@ -285,5 +305,5 @@ class Connection(asyncio.Protocol):
         if self._reader is not None and self._reader is not asyncio.current_task():
             self._reader.cancel()
 
-    def _read_at_most(self, size: int) -> None:
+    def _read_at_most(self, size: SupportsIndex) -> None:
         self.transport.max_size = size  # type: ignore[attr-defined]  # the selector transport's; elsewhere it does nothing

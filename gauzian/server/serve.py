@@ -149,7 +149,12 @@ class Server:
             limits=limits,
             lingerers=Lingerers(limits),
             turns=Turns(limits.begun_per_turn),
-            reading=ReadBudget(total=limits.read_budget, least=limits.body_read_least, most=limits.body_read),
+            reading=ReadBudget(
+                total=limits.read_budget,
+                least=limits.body_read_least,
+                most=limits.body_read,
+                parts=limits.read_parts,
+            ),
             state={},
         )
 

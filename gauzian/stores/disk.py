@@ -21,6 +21,7 @@ from gauzian.stores.aside import Aside, has_nameless_files, sync_directory
 from gauzian.stores.base import ListedObject, ObjectMissing, StoredObject
 from gauzian.stores.files import Batch, FilePieces, file_work
 from gauzian.stores.keys import is_key, require_key, shard
+from gauzian.stores.tally import Tally
 from gauzian.stores.threads import MIB, FileThreads, Joined, Strand
 from gauzian.stores.tmpdir import TemporaryDirectory
 from gauzian.stores.watching import Watch
@@ -81,19 +82,19 @@ class DiskStore:
     ) -> StoredObject:
         aside = Aside(self.temporary.next(), self._place(key), nameless=self._nameless, fsync=self._fsync)
         strand = Strand(self._threads)
+        tally = Tally(size=size, sha256=sha256)
         with Watch(self._metrics, "put") as watch, self._threads.writing as share:
             try:
                 batch = Batch(share)
                 source = aiter(pieces)
-                taken = 0
                 while (piece := await watch.next(source)) is not None:
-                    taken += len(piece)
-                    if size is not None and taken > size:
-                        raise ValueError(f"more than {size} bytes came")
+                    tally.add(piece)
                     if batch.full:  # asked late, so that the last pieces go with the commit
                         await file_work(strand.run(aside.take, batch.take()))
                     batch.add(piece)
-                return await file_work(strand.run(aside.commit, batch.take(), size=size, sha256=sha256))
+                stored = tally.finish()
+                await file_work(strand.run(aside.commit, batch.take()))
+                return stored
             except BaseException:
                 if strand.begun:
                     await strand.end(aside.abandon)

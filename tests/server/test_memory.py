@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import operator
+
 import pytest
 
 from gauzian.server.memory import Allocator, Keeper, ReadBudget
@@ -8,16 +10,20 @@ KIB = 1024
 
 
 @pytest.mark.parametrize(
-    ("readers", "share"), [(0, 128), (1, 128), (8, 128), (10, 102), (20, 51), (64, 16), (5000, 16)]
+    ("held", "share"), [(0, 128), (128, 112), (512, 64), (768, 32), (896, 16), (1000, 16), (1024, 16), (5000, 16)]
 )
-def test_all_who_read_share_the_budget_within_bounds(readers: int, share: int) -> None:
-    budget = ReadBudget(total=1024 * KIB, least=16 * KIB, most=128 * KIB)
-    for _ in range(readers):
-        budget.join()
+def test_one_read_brings_a_part_of_what_is_left_of_the_budget_within_bounds(held: int, share: int) -> None:
+    budget = ReadBudget(total=1024 * KIB, least=16 * KIB, most=128 * KIB, parts=8)
+    budget.held = held * KIB
     assert budget.share // KIB == share
-    for _ in range(readers):
-        budget.leave()
-    assert (budget.readers, budget.share) == (0, 128 * KIB)
+    assert operator.index(budget) == budget.share
+
+
+def test_however_many_read_at_once_the_budget_is_passed_only_by_the_least_for_each() -> None:
+    budget = ReadBudget(total=1024 * KIB, least=4 * KIB, most=128 * KIB, parts=4)
+    for _ in range(300):
+        budget.held += budget.share
+    assert budget.held <= 1024 * KIB + 300 * 4 * KIB
 
 
 def test_the_real_allocator_takes_our_wishes() -> None:
