@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from gauzian.bytebudget import ByteBudget
 from gauzian.errors import Message
-from gauzian.server.memory import ReadBudget
 
 # What a message costs beside its bytes (a dict and its place in the queue). Without it a body in chunks of one byte
 # would fill a mailbox of 64 KiB with 20 MB of dicts.
@@ -40,7 +40,7 @@ class Mailbox:
     def __init__(
         self,
         *,
-        budget: ReadBudget,
+        budget: ByteBudget,
         least_bytes: int,
         most_bytes: int,
         wanted: Callable[[bool], None],

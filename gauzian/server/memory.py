@@ -1,4 +1,4 @@
-"""What the process holds: a shared budget for reads, and glibc made to give back what was freed."""
+"""What the process holds: glibc made to give back what was freed."""
 
 from __future__ import annotations
 
@@ -12,28 +12,6 @@ _M_MMAP_THRESHOLD = -3
 
 # Above all pieces and batches: mapping those each time anew costs several times their hashing.
 _MAPPED_FROM = 16 * 1024 * 1024
-
-
-class ReadBudget:
-    """Bytes of wanted bodies that were read and not taken by an application yet: `total` for all of them together.
-
-    `share` is what one more read may bring: a part of what is left, so that everybody gets some and the sum stays below
-    `total`, but for `least` per reader: less costs noticeably more CPU per byte.
-    """
-
-    __slots__ = ("_least", "_most", "_parts", "_total", "held")
-
-    def __init__(self, *, total: int, least: int, most: int, parts: int) -> None:
-        self._total, self._least, self._most, self._parts = total, least, most, parts
-        self.held = 0
-
-    @property
-    def share(self) -> int:
-        return max(self._least, min(self._most, (self._total - self.held) // self._parts))
-
-    def __index__(self) -> int:
-        """In the place of a transport's `max_size`: asked at each read, and so never out of date."""
-        return self.share
 
 
 class Allocator:

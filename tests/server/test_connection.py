@@ -276,7 +276,7 @@ async def test_a_body_that_nobody_asked_for_waits_in_the_kernel(serving: Run, bo
         await until(lambda: running.server.requests_in_flight == 1)
         await asyncio.sleep(0.1)
         (connection,) = running.shared.connections
-        held = connection._mailbox.held + sum(map(len, connection._inbox))
+        held = connection._mailbox.held + len(connection.intake)
         if both:  # TLS gives whole records, two of them at once
             held += cast(Any, connection.transport).get_read_buffer_size()
         assert held <= (3 * 33 * KIB if both else 4 * QUICK.head_read)
@@ -313,8 +313,8 @@ async def test_what_many_send_and_nobody_takes_yet_stays_within_one_budget(servi
         ]
         await until(lambda: begun == len(bodies))
         connections = list(running.shared.connections)
-        await until(lambda: all(one._held for one in connections))  # reading is paused everywhere
-        held = sum(one._mailbox.held + sum(map(len, one._inbox)) for one in connections if one._mailbox)
+        await until(lambda: all(one.intake.is_paused for one in connections))  # reading is paused everywhere
+        held = sum(one._mailbox.held + len(one.intake) for one in connections if one._mailbox)
         least = 3 * 33 * KIB if both else 4 * 4 * KIB  # TLS gives whole records, two of them at once
         assert held <= running.shared.reading.held <= 512 * KIB + len(bodies) * least
         go_on.set()

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from gauzian.bytebudget import ByteBudget
 from gauzian.server.mailbox import MESSAGE_COST, Mailbox
-from gauzian.server.memory import ReadBudget
 
 
 class Noted:
@@ -14,7 +14,7 @@ class Noted:
     def __init__(self, most_bytes: int = 1000, *, wanted_bytes: int | None = None, total: int = 1_000_000) -> None:
         self.wanted: list[bool] = []
         self.ended = 0
-        self.budget = ReadBudget(total=total, least=1, most=1_000_000, parts=1)
+        self.budget = ByteBudget(total, least=1, most=1_000_000, parts=1)
         self.box = Mailbox(
             budget=self.budget,
             least_bytes=most_bytes,

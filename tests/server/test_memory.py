@@ -1,29 +1,6 @@
 from __future__ import annotations
 
-import operator
-
-import pytest
-
-from gauzian.server.memory import Allocator, Keeper, ReadBudget
-
-KIB = 1024
-
-
-@pytest.mark.parametrize(
-    ("held", "share"), [(0, 128), (128, 112), (512, 64), (768, 32), (896, 16), (1000, 16), (1024, 16), (5000, 16)]
-)
-def test_one_read_brings_a_part_of_what_is_left_of_the_budget_within_bounds(held: int, share: int) -> None:
-    budget = ReadBudget(total=1024 * KIB, least=16 * KIB, most=128 * KIB, parts=8)
-    budget.held = held * KIB
-    assert budget.share // KIB == share
-    assert operator.index(budget) == budget.share
-
-
-def test_however_many_read_at_once_the_budget_is_passed_only_by_the_least_for_each() -> None:
-    budget = ReadBudget(total=1024 * KIB, least=4 * KIB, most=128 * KIB, parts=4)
-    for _ in range(300):
-        budget.held += budget.share
-    assert budget.held <= 1024 * KIB + 300 * 4 * KIB
+from gauzian.server.memory import Allocator, Keeper
 
 
 def test_the_real_allocator_takes_our_wishes() -> None:
