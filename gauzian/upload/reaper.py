@@ -185,6 +185,9 @@ async def keep_reaping(reaper: Reaper, *, every: timedelta, sweep_every: timedel
         except ApiError as error:
             log.warning("reaping failed, trying again next time: %s", error)
             continue
+        except Exception:  # nobody waits for this task: it would be gone without a word, and litter stay for ever
+            log.exception("reaping failed, trying again next time")
+            continue
         if sweep and not report.elsewhere:
             next_sweep = anyio.current_time() + sweep_every.total_seconds()
         if report.uploads or report.objects:

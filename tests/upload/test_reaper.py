@@ -152,7 +152,10 @@ async def test_one_process_at_a_time_reaps(database_url: str, tmp_path: Path) ->
         assert not (await reaper_of(two).reap(sweep=True)).elsewhere
 
 
-async def test_the_background_task_survives_a_failing_store_and_tries_again(database_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("failure", [StoreDown(), RuntimeError("a mistake of ours")])
+async def test_the_background_task_survives_any_failure_and_tries_again(
+    database_url: str, tmp_path: Path, failure: Exception
+) -> None:
     async with running_service(database_url, tmp_path) as service:
         rounds = 0
         twice = anyio.Event()
@@ -162,7 +165,7 @@ async def test_the_background_task_survives_a_failing_store_and_tries_again(data
                 nonlocal rounds
                 rounds += 1
                 if rounds == 1:
-                    raise StoreDown
+                    raise failure
                 twice.set()
                 return await super().reap(sweep=sweep, dry_run=dry_run)
 
