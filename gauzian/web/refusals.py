@@ -77,6 +77,7 @@ class AnswerErrors:
             if refusal.answer_status >= 500:
                 log.error(
                     "request failed",
+                    extra={"code": refusal.code},
                     exc_info=None if isinstance(error, ApiError) and error.__cause__ is None else error,
                 )
             if started:
