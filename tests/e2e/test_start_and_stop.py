@@ -103,6 +103,22 @@ def test_a_file_survives_a_stop_and_a_kill_and_each_start_is_quick(data: Path) -
     assert wait_for(lambda: not processes_under(data), 10), processes_under(data)
 
 
+def test_a_start_that_is_told_to_stop_stops_its_database_too_and_the_next_one_works(data: Path) -> None:
+    given = {"PATH": os.environ["PATH"], "PORT": "0", "DATA_DIR": str(data)}
+    with subprocess.Popen(
+        [sys.executable, "app.py"], cwd=ROOT, env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        assert wait_for(lambda: bool(processes_under(data)), 20), "its initdb"
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=30)
+        assert process.returncode == 0
+    assert b"Traceback" not in output
+    assert b"is ready" not in output
+    assert wait_for(lambda: not processes_under(data), 10), processes_under(data)
+    with started(data) as server:
+        assert ask(server.port, "GET", "/health/ready")[0] == 200
+
+
 def test_on_sigterm_uploads_in_flight_finish_and_probes_read_503(data: Path) -> None:
     with started(data) as server:
         user = User.register(server.port)
