@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import anyio
 import pytest
@@ -97,6 +97,21 @@ async def test_complete_is_what_the_declared_size_explains(
             await user.put(file_id, index, bytes(length))
         answer = await user.call("POST", f"/drive/finalize_upload/{file_id}/completed{query}")
         assert answer.status == status, answer.body
+
+
+@pytest.mark.parametrize(("total_chunks", "status"), [(1, 409), (2, 200), (3, 409)])
+async def test_the_number_of_chunks_named_at_the_beginning_counts(
+    database_url: str, tmp_path: Path, total_chunks: int, status: int
+) -> None:
+    async with running_service(database_url, tmp_path) as service:
+        user = await service.sign_up()
+        file_id = await user.initialize(2, total_chunks=total_chunks)
+        for index in range(2):
+            assert (await user.put(file_id, index, b"x")).status == 200
+        answer = await user.finalize(file_id)
+        assert answer.status == status
+        assert status == 200 or answer.json()["rule"] == "total_chunks"
+        assert (await user.received(file_id))["total_chunks"] == total_chunks
 
 
 async def test_the_byte_rule_can_be_switched_off(database_url: str, tmp_path: Path) -> None:
@@ -280,6 +295,19 @@ async def test_a_digest_is_checked_and_a_wrong_one_keeps_nothing(database_url: s
         assert (await user.received(file_id))["received"] == [[0, 0]]
 
 
+@pytest.mark.parametrize("door", ["put", "put_json", "put_multipart"])
+async def test_a_digest_is_about_the_decoded_bytes_at_every_door(database_url: str, tmp_path: Path, door: str) -> None:
+    async with running_service(database_url, tmp_path) as service:
+        user = await service.sign_up()
+        file_id = await user.initialize(3)
+        for content, status in ((b"abc", 200), (b"abd", 400)):
+            digest = base64.b64encode(hashlib.sha256(content).digest()).decode()
+            answer = await getattr(user, door)(file_id, 0, b"abc", headers={"Content-Digest": f"sha-256=:{digest}:"})
+            assert answer.status == status
+            assert status == 200 or answer.json()["code"] == "digest_mismatch"
+        assert len(await objects_of(service)) == 1
+
+
 async def test_the_quota_holds_to_the_byte_under_a_hundred_parallel_chunks(database_url: str, tmp_path: Path) -> None:
     async with running_service(
         database_url, tmp_path, quota_bytes=1000, max_concurrent_uploads=100, max_uploads_per_user=100
@@ -395,6 +423,19 @@ async def test_places_are_refused_with_the_founding_words_and_come_back(database
                 assert busy.json() == {"error": "Server busy, please retry", "code": "uploads_busy"}
                 assert busy.header("retry-after") in {"1", "2", "3"}
         assert (await user.put(file_id, 0, b"abc")).status == 200
+
+
+@pytest.mark.parametrize("door", ["put", "put_json", "put_multipart"])
+async def test_one_user_holds_no_more_than_a_share_at_any_door(database_url: str, tmp_path: Path, door: str) -> None:
+    async with running_service(database_url, tmp_path, max_concurrent_uploads=4, max_uploads_per_user=1) as service:
+        greedy, other = await service.sign_up(), await service.sign_up()
+        info = (await greedy.call("GET", "/info")).json()
+        with service.parts.upload_gate.enter() as place:
+            place.claim_for(UUID(info["id"]))
+            busy = await getattr(greedy, door)(await greedy.initialize(3), 0, b"abc")
+            assert (busy.status, busy.json()["code"]) == (400, "uploads_busy")
+            assert (await getattr(other, door)(await other.initialize(3), 0, b"abc")).status == 200
+        assert (await getattr(greedy, door)(await greedy.initialize(3), 0, b"abc")).status == 200
 
 
 async def test_what_routing_refuses_has_our_shape(database_url: str, tmp_path: Path) -> None:
