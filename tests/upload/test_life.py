@@ -72,6 +72,24 @@ async def test_finalize_refuses_holes_names_them_and_accepts_after_they_are_fill
         assert 'gauzian_file_uploads_total{status="success"} 1.0' in text
 
 
+async def test_however_many_holes_there_are_an_answer_names_only_so_many_and_the_next_one_the_others(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gauzian.upload.lifecycle._MOST_RANGES", 2)
+    async with running_service(database_url, tmp_path) as service:
+        user = await service.sign_up()
+        file_id = await user.initialize(7)
+        for index in (0, 2, 4, 6):
+            await user.put(file_id, index, b"x")
+        assert (await user.received(file_id))["received"] == [[0, 0], [2, 2]]
+        assert (await user.finalize(file_id)).json()["missing"] == [[1, 1], [3, 3]]
+        for index in (1, 3):
+            await user.put(file_id, index, b"x")
+        assert (await user.finalize(file_id)).json()["missing"] == [[5, 5]]
+        await user.put(file_id, 5, b"x")
+        assert (await user.finalize(file_id)).status == 200
+
+
 @pytest.mark.parametrize(
     ("size", "chunks", "query", "status"),
     [
@@ -234,6 +252,33 @@ async def test_without_a_good_token_every_door_is_401_before_anything_else(
             answer = await service.call(method, path, headers=headers, body=b"{}" if method == "POST" else b"")
             assert (answer.status, answer.json()["code"]) == (401, code), path
         assert service.parts.upload_gate.taken == 0
+
+
+@pytest.mark.parametrize("how", ["signed out", "expired"])
+async def test_a_token_that_was_good_opens_no_door_any_more(database_url: str, tmp_path: Path, how: str) -> None:
+    async with running_service(database_url, tmp_path) as service:
+        user = await service.sign_up()
+        file_id = await user.initialize(3)
+        key = (await user.put(file_id, 0, b"abc")).json()["s3_id"]
+        if how == "expired":
+            async with service.parts.database.connection() as conn:
+                await conn.execute("UPDATE tokens SET expires_at = now()")
+        else:
+            assert (await user.call("POST", "/logout")).status == 200
+        answers = [
+            await user.put(file_id, 1, b"abc"),
+            await user.put_json(file_id, 1, b"abc"),
+            await user.put_multipart(file_id, 1, b"abc"),
+            await user.finalize(file_id),
+            await user.abort(file_id),
+            await user.call("GET", f"/drive/files/{file_id}/upload"),
+            await user.call("GET", f"/drive/file/{file_id}"),
+            await user.call("GET", f"/drive/download/{file_id}"),
+            await user.call("GET", f"/drive/download_chunk_binary/{key}"),
+            await user.call("POST", "/logout"),
+        ]
+        assert [(answer.status, answer.json()["code"]) for answer in answers] == [(401, "invalid_token")] * len(answers)
+        assert await objects_of(service) == {key}
 
 
 BAD_CHUNKS = [
