@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -30,6 +31,8 @@ from gauzian.settings import Settings, SettingsError, misspelt
 from gauzian.upload.scrub import Damage, Progress
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+
+log = logging.getLogger("gauzian")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def serve(settings: Settings) -> int:
     """Until SIGTERM or SIGINT; then no new work, what is in flight finishes, everything is closed in order."""
     for warning in misspelt(os.environ):
-        print(f"gauzian: warning: {warning}", file=sys.stderr)
+        log.warning("%s", warning)
     async with open_parts(settings, migrations=MIGRATIONS) as parts:
         stop = asyncio.Event()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import signal
 import subprocess
@@ -222,7 +223,8 @@ def test_reap_and_scrub_work_beside_the_running_service_and_find_what_is_broken(
 
 
 def test_logs_tell_of_the_refusal_and_of_nobody(data: Path) -> None:
-    with started(data, MAX_CONCURRENT_UPLOADS="1", LOG_FORMAT="json") as server:
+    misspelt = {"MAX_CONCURENT_UPLOADS": "7"}
+    with started(data, MAX_CONCURRENT_UPLOADS="1", LOG_FORMAT="json", **misspelt) as server:
         user = User.register(server.port)
         file_id = user.initialize(10)
         path = f"/drive/upload_chunk_binary?file_id={file_id}&index=0&iv=AAAA"
@@ -250,5 +252,7 @@ def test_logs_tell_of_the_refusal_and_of_nobody(data: Path) -> None:
     text = log.read_text()
     assert '"msg": "Upload rejected: too many concurrent uploads"' in text
     assert '"msg": "Max concurrent uploads: 1"' in text
+    lines = [json.loads(line)["msg"] for line in text.splitlines() if not line.startswith("GAUZIAN is ready: ")]
+    assert "MAX_CONCURENT_UPLOADS is no setting; did you mean MAX_CONCURRENT_UPLOADS?" in lines
     for secret in (user.token, "example.org", "Bench-Password-1", "AAAA"):
         assert secret not in text
