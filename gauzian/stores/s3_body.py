@@ -80,17 +80,26 @@ class SentBody(Payload):
             self._ended.set()
 
     async def _send(self, writer: AbstractStreamWriter) -> None:
-        last: bytes | None = None
-        while (piece := await self._next()) is not None:
-            self._count(piece)
-            if self._tally.size == self._length:
-                last = piece
-            else:
-                await self._hand_over(writer, piece)
+        last: list[bytes] = []
+        while await self._pass_on(writer, last):
+            pass
         self._check()
         self.committed = True
-        if last is not None:
-            await self._hand_over(writer, last)
+        for piece in last:
+            await self._hand_over(writer, piece)
+
+    async def _pass_on(self, writer: AbstractStreamWriter, last: list[bytes]) -> bool:
+        """One piece; the last one is only kept. A function of its own, because one that loops would hold each piece
+        while it waits for the next."""
+        piece = await self._next()
+        if piece is None:
+            return False
+        self._count(piece)
+        if self._tally.size == self._length:
+            last.append(piece)
+        else:
+            await self._hand_over(writer, piece)
+        return True
 
     async def _next(self) -> bytes | None:
         try:
