@@ -10,7 +10,7 @@ from uuid import UUID
 from psycopg import AsyncConnection, errors
 from psycopg.rows import class_row, scalar_row, tuple_row
 
-from gauzian.errors import QuotaExceeded, UploadClosed
+from gauzian.errors import InvalidToken, QuotaExceeded, UploadClosed
 
 State = Literal["uploading", "complete", "aborted"]
 Connection = AsyncConnection[Any]
@@ -18,7 +18,7 @@ Ranges = list[tuple[int, int]]
 
 
 # What put_chunk() in the database raises.
-_UPLOAD_NOT_OPEN, _QUOTA_DOES_NOT_CARRY = "GZ001", "GZ002"
+_UPLOAD_NOT_OPEN, _QUOTA_DOES_NOT_CARRY, _SIGNED_OUT = "GZ001", "GZ002", "GZ003"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,7 @@ async def find_target(
 async def put_chunk(
     conn: Connection,
     *,
+    token_sha256: bytes,
     file_id: UUID,
     index: int,
     object_key: str,
@@ -115,17 +116,20 @@ async def put_chunk(
     iv: str,
     quota_bytes: int | None,
 ) -> StoredChunk:
-    """Write the row of one chunk; raises UploadClosed and QuotaExceeded, and then nothing was written."""
+    """Write the row of one chunk; raises InvalidToken (of now, or of another user than the owner), UploadClosed and
+    QuotaExceeded, and then nothing was written."""
     cursor = conn.cursor(row_factory=class_row(StoredChunk))
     try:
         await cursor.execute(
-            "SELECT * FROM put_chunk(%s, %s, %s, %s, %s, %s, %s, %s)",
-            (file_id, index, object_key, size, sha256, xxh3, iv, quota_bytes),
+            "SELECT * FROM put_chunk(%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            (token_sha256, file_id, index, object_key, size, sha256, xxh3, iv, quota_bytes),
         )
         row = await cursor.fetchone()
     except errors.DatabaseError as error:
         if error.sqlstate == _UPLOAD_NOT_OPEN:
             raise UploadClosed from error
+        if error.sqlstate == _SIGNED_OUT:
+            raise InvalidToken from error
         if error.sqlstate == _QUOTA_DOES_NOT_CARRY:
             raise QuotaExceeded from error
         raise

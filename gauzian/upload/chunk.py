@@ -37,6 +37,7 @@ from gauzian.errors import (
 )
 from gauzian.metrics import Metrics
 from gauzian.stores.base import ObjectStore, StoredObject
+from gauzian.upload.admissions import Admissions
 from gauzian.upload.formats import IncomingChunk
 from gauzian.upload.gate import Place, UploadGate
 
@@ -74,6 +75,7 @@ class ReceiveChunk:
         self._store = store
         self._metrics = metrics
         self._quota_bytes = quota_bytes
+        self._admissions = Admissions()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._format.check_declared(scope)
@@ -101,7 +103,8 @@ class ReceiveChunk:
             self._metrics.chunk_upload_seconds.labels(status).observe(time.perf_counter() - started)
 
     async def _take_in(self, scope: Scope, receive: Receive, place: Place) -> bytes:
-        early = await self._identify(scope, place)
+        token = self._identity.require_token(scope)
+        early = await self._identify(scope, token, place)
         async with self._format.open(scope, receive) as incoming:
             if isinstance(early, UUID):
                 self._admit(await self._find_target(incoming.file_id, None, user_id=early))
@@ -110,12 +113,11 @@ class ReceiveChunk:
             key = f"{incoming.file_id}.{secrets.token_hex(16)}"
             stored = await self._store.put(key, incoming.pieces, size=incoming.size, sha256=incoming.sha256)
             self._metrics.bytes_in.inc(stored.size)
-            row = await _to_its_end(self._write_row(incoming, key, stored))
+            row = await _to_its_end(self._write_row(incoming, key, stored, token))
         return _answer(row, incoming.index, stored)
 
-    async def _identify(self, scope: Scope, place: Place) -> chunks.Target | UUID:
+    async def _identify(self, scope: Scope, token: bytes, place: Place) -> chunks.Target | UUID:
         """Who is asking, and their target if the URL alone names it (one statement for both); else only the user."""
-        token = self._identity.require_token(scope)
         try:
             named = self._format.early_target(scope)
         except ApiError as refusal:
@@ -125,7 +127,11 @@ class ReceiveChunk:
             caller = await self._identity.require(scope)
             place.claim_for(caller.user_id)
             return caller.user_id
-        target = await self._find_target(*named, token_sha256=token)
+        file_id, index = named
+        target = self._admissions.find(token, file_id)
+        if target is None:
+            target = await self._find_target(file_id, index, token_sha256=token)
+            self._admissions.remember(token, file_id, target)
         place.claim_for(target.user_id)
         self._admit(target)
         return target
@@ -163,11 +169,14 @@ class ReceiveChunk:
         if target.quota_bytes is not None and growth > 0 and target.used_bytes + growth > target.quota_bytes:
             raise QuotaExceeded
 
-    async def _write_row(self, incoming: IncomingChunk, key: str, stored: StoredObject) -> chunks.StoredChunk:
+    async def _write_row(
+        self, incoming: IncomingChunk, key: str, stored: StoredObject, token: bytes
+    ) -> chunks.StoredChunk:
         try:
             async with self._database.connection() as conn:
                 row = await chunks.put_chunk(
                     conn,
+                    token_sha256=token,
                     file_id=incoming.file_id,
                     index=incoming.index,
                     object_key=key,
@@ -180,6 +189,7 @@ class ReceiveChunk:
         except OutcomeUnknown:
             raise  # perhaps committed: if not, the sweep finds the object
         except Exception:
+            self._admissions.forget(token, incoming.file_id)
             await self._store.delete_quietly([key])
             raise
         if row.loser is not None:

@@ -12,9 +12,9 @@ from uuid import UUID, uuid4
 import anyio
 import pytest
 
-from gauzian.database import care, chunks, tree
+from gauzian.database import accounts, care, chunks, tree
 from gauzian.database.pool import Database, open_database
-from gauzian.errors import QuotaExceeded, UploadClosed
+from gauzian.errors import InvalidToken, QuotaExceeded, UploadClosed
 
 pytestmark = pytest.mark.anyio
 
@@ -38,8 +38,14 @@ async def add_user(database: Database) -> UUID:
             (f"{name}@example.org", name),
         )
         row = await cursor.fetchone()
-    assert row is not None
-    return UUID(str(row[0]))
+        assert row is not None
+        user = UUID(str(row[0]))
+        await accounts.add_token(conn, user_id=user, sha256=token_of(user), lifetime=timedelta(hours=1))
+    return user
+
+
+def token_of(user: UUID) -> bytes:
+    return hashlib.sha256(user.bytes).digest()
 
 
 async def add_file(database: Database, owner: UUID, *, size: int = 0, quota: int | None = None) -> UUID:
@@ -51,11 +57,21 @@ async def add_file(database: Database, owner: UUID, *, size: int = 0, quota: int
 
 
 async def put(
-    database: Database, file_id: UUID, index: int, content: bytes = b"x", *, iv: str = "iv", quota: int | None = None
+    database: Database,
+    file_id: UUID,
+    index: int,
+    content: bytes = b"x",
+    *,
+    iv: str = "iv",
+    quota: int | None = None,
+    caller: UUID | None = None,
 ) -> chunks.StoredChunk:
     async with database.connection() as conn:
+        cursor = await conn.execute("SELECT owner_id FROM files WHERE id = %s", (file_id,))
+        row = await cursor.fetchone()
         return await chunks.put_chunk(
             conn,
+            token_sha256=token_of(caller or (row[0] if row else uuid4())),
             file_id=file_id,
             index=index,
             object_key=f"{file_id}.{secrets.token_hex(16)}",
@@ -189,7 +205,7 @@ async def test_nothing_is_added_to_a_closed_upload(database_url: str) -> None:
         await abort(database, aborted)
         for file_id in (complete, aborted, uuid4()):
             with pytest.raises(UploadClosed):
-                await put(database, file_id, 1)
+                await put(database, file_id, 1, caller=user)
         assert await used(database, user) == 1
 
 
@@ -339,3 +355,27 @@ async def test_pages_of_all_objects_come_in_order_and_end(database_url: str) -> 
                 seen += [(row.file_id, row.index) for row in page]
                 after = seen[-1]
         assert seen == sorted((file_id, index) for file_id in files for index in range(3))
+
+
+async def test_the_row_is_for_whoever_the_token_belongs_to_now(database_url: str) -> None:
+    """What was looked up before the body may have changed: the statement that writes asks again."""
+    async with opened(database_url) as (database, owner):
+        file_id, stranger = await add_file(database, owner), await add_user(database)
+        with pytest.raises(UploadClosed):
+            await put(database, file_id, 0, caller=stranger)
+        with pytest.raises(UploadClosed):
+            await put(database, uuid4(), 0, caller=owner)
+        await put(database, file_id, 0)
+        for change in (
+            "UPDATE tokens SET expires_at = now() WHERE user_id = %s",
+            "UPDATE users SET is_active = false WHERE id = %s",
+            "DELETE FROM tokens WHERE user_id = %s",
+        ):
+            async with database.connection() as conn:
+                await conn.execute(change, (owner,))
+            with pytest.raises(InvalidToken):
+                await put(database, file_id, 1)
+            async with database.connection() as conn:
+                await conn.execute("UPDATE users SET is_active = true WHERE id = %s", (owner,))
+                await conn.execute("UPDATE tokens SET expires_at = now() + '1 hour' WHERE user_id = %s", (owner,))
+        assert await used(database, owner) == 1
