@@ -62,11 +62,9 @@ class Outlet:
         self._listener.cancel()
         self._count_bytes(self._uncounted)
         # The same bookkeeping as asyncio.timeout: a cancellation from outside that came as well must go on.
-        if (
-            self._cut
-            and self._task.uncancel() <= self._cancellations_before
-            and isinstance(error, asyncio.CancelledError)
-        ):
+        is_ours = self._cut and self._task.uncancel() <= self._cancellations_before
+        del self._task, self._listener, self._timer  # they know us: a circle, with the last piece in it
+        if is_ours and isinstance(error, asyncio.CancelledError):
             raise ClientGone from error
 
     async def start(self, status: int, headers: Headers) -> None:

@@ -185,7 +185,7 @@ class S3Store:
                 await self._wire.put(key, body)
                 return body.stored()
             except StoreDown:
-                may_repeat = body.error is None and (replay or not body.consumed)
+                may_repeat = not body.has_failed and (replay or not body.consumed)
                 if not (may_repeat and await tries.again()):
                     raise
 

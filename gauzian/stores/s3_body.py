@@ -20,7 +20,7 @@ from gauzian.stores.watching import Watch
 
 
 class SentBody(Payload):
-    """For one request. aiohttp runs it in a task of its own and wraps what goes wrong there: ask `error` afterwards.
+    """For one request. aiohttp runs it in a task of its own and wraps what goes wrong there: `take_error` afterwards.
 
     `stall_seconds`: how long the store may leave bytes untaken (aiohttp bounds only its reads).
     """
@@ -41,14 +41,24 @@ class SentBody(Payload):
         self._untaken_since: float | None = None
         self._ended: asyncio.Event | None = None
         self._tally = Tally(size=size, sha256=sha256)
-        self.error: BaseException | None = None
-        """What `pieces` raised, or what was wrong with what it gave."""
+        self.has_failed = False
+        """`pieces` raised, or something was wrong with what it gave."""
+        self._error: BaseException | None = None
         self.committed = False
         """The last byte was handed over: from here on the object may be there."""
 
     def stored(self) -> StoredObject:
         """Once the store has taken it."""
         return self._tally.finish()
+
+    def take_error(self) -> BaseException | None:
+        """What `pieces` raised, or what was wrong. Once: it knows the frames it came through, and they know us."""
+        error, self._error = self._error, None
+        return error
+
+    def _failed(self, error: BaseException) -> None:
+        self.has_failed = True
+        self._error = error
 
     async def settled(self) -> None:
         """Return when nobody uses `pieces` any more."""
@@ -74,10 +84,15 @@ class SentBody(Payload):
         except BaseException:
             # close() would go on sending what is buffered, for as long as the store takes: it must see a cut, now.
             self._transport.abort()
-            raise
+            if not self.has_failed:
+                raise
         finally:
             self._timer.cancel()
             self._ended.set()
+            del self._source  # aiohttp keeps its request, and so us, until garbage is collected
+        if self.has_failed:
+            # Not the error itself: aiohttp would keep it, and with it the frames above and the last piece in them.
+            raise ConnectionAbortedError
 
     async def _send(self, writer: AbstractStreamWriter) -> None:
         last: list[bytes] = []
@@ -107,21 +122,21 @@ class SentBody(Payload):
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            self.error = error
+            self._failed(error)
             raise
 
     def _count(self, piece: bytes) -> None:
         try:
             self._tally.add(piece)
         except ValueError as error:
-            self.error = error
+            self._failed(error)
             raise
 
     def _check(self) -> None:
         try:
             self._tally.finish()
         except (ValueError, DigestMismatch) as error:
-            self.error = error
+            self._failed(error)
             raise
 
     async def _hand_over(self, writer: AbstractStreamWriter, piece: bytes) -> None:

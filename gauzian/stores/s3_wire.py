@@ -96,6 +96,8 @@ class S3Wire:
         except asyncio.CancelledError:
             await outlast(self._call_off(key, body, request), seconds=_TAKE_BACK_SECONDS)
             raise
+        finally:
+            del request  # it knows the exception, which knows this frame: a circle, with the body in it
 
     async def _call_off(self, key: str, body: SentBody, request: asyncio.Task[None]) -> None:
         if not body.committed:
@@ -117,11 +119,15 @@ class S3Wire:
                     return
                 failure = (await read_answer(response)).as_error("put")
         except FOREIGN as error:
-            failure = error if body.error else unanswered("put", error)
+            failure = error if body.has_failed else unanswered("put", error)
         except asyncio.CancelledError as error:
             failure = error
         await outlast(self._clear_up(key, body), seconds=_TAKE_BACK_SECONDS)
-        raise failure if body.error is None else body.error
+        try:
+            raise body.take_error() or failure
+        finally:
+            # An exception knows the frames it comes through: a name in one of them would be a circle.
+            del failure
 
     async def _clear_up(self, key: str, body: SentBody) -> None:
         """After a failure: nobody reads the client's pieces any more, and no object is there."""

@@ -211,6 +211,8 @@ async def _to_its_end(work: Coroutine[Any, Any, chunks.StoredChunk]) -> chunks.S
         if task.done() and not task.cancelled():
             task.exception()  # looked at: nobody is left to be told
         raise
+    finally:
+        del task  # it knows the exception, which knows this frame: a circle
 
 
 def _answer(row: chunks.StoredChunk, index: int, stored: StoredObject) -> bytes:

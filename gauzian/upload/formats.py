@@ -118,6 +118,11 @@ class ChunkPieces:
         while not self.ended and (not self._ready or self._body.received == self._body.declared):
             await self._pull()
 
+    def close(self) -> None:
+        """Nobody will ask for more. An error knows the frames it came through, and they know us."""
+        self._broken = None
+        self._ready.clear()
+
     async def _pull(self) -> None:
         if self._broken is not None:
             raise self._broken
@@ -205,8 +210,10 @@ class RawChunk:
     @asynccontextmanager
     async def open(self, scope: Scope, receive: Receive) -> AsyncIterator[IncomingChunk]:
         named, most = _named_by_query(scope), self._limits.max_chunk_size
-        with closing(self._limits.open_body(scope, receive, most)) as body:
-            pieces = ChunkPieces(body, _AsItIs(named), most_bytes=most)
+        with (
+            closing(self._limits.open_body(scope, receive, most)) as body,
+            closing(ChunkPieces(body, _AsItIs(named), most_bytes=most)) as pieces,
+        ):
             yield IncomingChunk(named.file_id, pieces, size=body.declared, sha256=promised_sha256(scope))
 
 

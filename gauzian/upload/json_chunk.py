@@ -63,8 +63,10 @@ class JsonChunk:
     async def open(self, scope: Scope, receive: Receive) -> AsyncIterator[IncomingChunk]:
         self.early_target(scope)
         reader, sha256 = JsonReader(), promised_sha256(scope)
-        with closing(self._limits.open_body(scope, receive, self._limits.most_encoded)) as body:
-            source = ChunkPieces(body, reader, most_bytes=self._limits.max_chunk_size)
+        with (
+            closing(self._limits.open_body(scope, receive, self._limits.most_encoded)) as body,
+            closing(ChunkPieces(body, reader, most_bytes=self._limits.max_chunk_size)) as source,
+        ):
             await source.look_ahead()
             if reader.file_id is not None:
                 size = source.size if source.ended else None

@@ -39,14 +39,17 @@ class MultipartChunk:
     async def open(self, scope: Scope, receive: Receive) -> AsyncIterator[IncomingChunk]:
         file_id = file_id_of(scope["path_params"]["file_id"])
         reader, sha256 = MultipartReader(boundary_of(scope), file_id), promised_sha256(scope)
-        with closing(self._limits.open_body(scope, receive, self._limits.most_encoded)) as body:
-            source = ChunkPieces(body, reader, most_bytes=self._limits.max_chunk_size)
+        with (
+            closing(self._limits.open_body(scope, receive, self._limits.most_encoded)) as body,
+            closing(ChunkPieces(body, reader, most_bytes=self._limits.max_chunk_size)) as source,
+        ):
             await source.look_ahead()
             yield IncomingChunk(file_id, source, size=source.size if source.ended else None, sha256=sha256)
 
 
 # Looks at the window from a position on: where it stopped, and whether the next step can go on from there at once.
-Step = Callable[[bytes, int, list[bytes]], tuple[int, bool]]
+# Not a bound method: the reader would be a circle.
+Step = Callable[["MultipartReader", bytes, int, list[bytes]], tuple[int, bool]]
 
 
 class MultipartReader:
@@ -56,7 +59,7 @@ class MultipartReader:
         self._delimiter = b"\r\n--" + boundary
         self._file_id = file_id
         self._window = b"\r\n"  # the first boundary may stand at the very beginning, without a line before it
-        self._step: Step = self._content
+        self._step: Step = MultipartReader._content
         self._part: str | None = None  # what the part means to us whose content comes by
         self._part_name = ""
         self._fields: dict[str, bytes] = {}
@@ -68,7 +71,7 @@ class MultipartReader:
         window = self._window + piece if self._window else piece
         at, go_on = 0, True
         while go_on:
-            at, go_on = self._step(window, at, chunk)
+            at, go_on = self._step(self, window, at, chunk)
         self._window = window[at:]
         return chunk
 
@@ -91,7 +94,7 @@ class MultipartReader:
             self._collect(self._part, window[at:end])
         if found < 0:
             return end, False
-        self._part, self._step = None, self._boundary_line
+        self._part, self._step = None, MultipartReader._boundary_line
         return found + len(self._delimiter), True
 
     def _surely_content(self, window: bytes, at: int) -> int:
@@ -106,7 +109,7 @@ class MultipartReader:
 
     def _boundary_line(self, window: bytes, at: int, chunk: list[bytes]) -> tuple[int, bool]:
         if window.startswith(b"--", at):
-            self._ended, self._step = True, self._epilogue
+            self._ended, self._step = True, MultipartReader._epilogue
             return at, True
         end = window.find(b"\r\n", at)
         if end < 0 and len(window) - at <= _MOST_PADDING:
@@ -116,7 +119,7 @@ class MultipartReader:
         self._parts += 1
         if self._parts > _MOST_PARTS:
             raise MalformedMultipart(f"More than {_MOST_PARTS} parts")
-        self._step = self._head
+        self._step = MultipartReader._head
         return end, True
 
     def _head(self, window: bytes, at: int, chunk: list[bytes]) -> tuple[int, bool]:
@@ -132,7 +135,7 @@ class MultipartReader:
             if self._part in self._fields:
                 raise DuplicateField(self._part_name)
             self._fields[self._part] = b""
-        self._step = self._content
+        self._step = MultipartReader._content
         return end + 4, True
 
     def _epilogue(self, window: bytes, at: int, chunk: list[bytes]) -> tuple[int, bool]:

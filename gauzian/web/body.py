@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from functools import partial
 
 from gauzian.errors import ApiError, BadField, BodyTooLarge, BodyTooSlow, ClientGone, Message, Receive, Scope
 
@@ -102,7 +103,7 @@ class Body:
             piece: bytes = message.get("body", b"")
             self.received += len(piece)
             if self.received > self.most_bytes:
-                raise self._refuse(lambda: self._too_large(self.most_bytes))
+                raise self._refuse(partial(self._too_large, self.most_bytes))
             if not message.get("more_body", False):
                 self._end()
             if piece:

@@ -80,18 +80,27 @@ class AnswerErrors:
             self.count("client_gone")
             scope["gauzian.client_gone"] = True
         except Exception as error:
-            refusal = _as_refusal(error)
-            self.count(refusal.code)
-            if refusal.answer_status >= 500 and not isinstance(refusal, _ON_PURPOSE):
-                log.error(
-                    "request failed",
-                    extra={"code": refusal.code},
-                    exc_info=None if isinstance(error, ApiError) and error.__cause__ is None else error,
-                )
+            self._note(error)
             if started:
                 raise
-            try:
-                await say_no(refusal, watched_send, head_only=scope.get("method") == "HEAD")
-            except ClientGone:
-                scope["gauzian.client_gone"] = True
+            await self._answer(error, scope, watched_send)
         return None
+
+    # Functions of their own: an exception knows this frame, and a local name for it here would be a circle that keeps
+    # everything on its way, the pieces of the body too, until garbage is collected.
+
+    def _note(self, error: Exception) -> None:
+        refusal = _as_refusal(error)
+        self.count(refusal.code)
+        if refusal.answer_status >= 500 and not isinstance(refusal, _ON_PURPOSE):
+            log.error(
+                "request failed",
+                extra={"code": refusal.code},
+                exc_info=None if isinstance(error, ApiError) and error.__cause__ is None else error,
+            )
+
+    async def _answer(self, error: Exception, scope: Scope, send: Send) -> None:
+        try:
+            await say_no(_as_refusal(error), send, head_only=scope.get("method") == "HEAD")
+        except ClientGone:
+            scope["gauzian.client_gone"] = True
