@@ -1,0 +1,106 @@
+"""Rows about how cost grows: memory of n uploads at once and of n connections that wait. Both must be straight lines."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from tests.bench.bench import Bench, Line, answers
+from tests.bench.fit import least_squares
+from tests.bench.load import Load
+from tests.bench.machine import wait_for
+from tests.bench.plan import Group, Plan
+from tests.bench.proc import Holdings, MemoryWatch
+
+UPLOADS = (1, 10, 50, 200)
+CONNECTIONS = (100, 1000, 5000)
+SETTINGS = {"MAX_CONCURRENT_UPLOADS": "200", "MAX_UPLOADS_PER_USER": "200", "MAX_CONNECTIONS": "6000"}
+CONNECT_SECONDS = 20.0
+STAY_SECONDS = 2 * CONNECT_SECONDS
+BEGUN_BYTES = 64 * 1024
+NO_FILE = "00000000-0000-4000-8000-000000000000"
+# A line is straight when no point is further from it than this, or than this part of the largest rise.
+MOST_MIB, MOST_PART = 8.0, 0.25
+
+
+def uploads(bench: Bench) -> list[Line]:
+    """n clients that each send 10 MiB as fast as they can: the peak of each n, the median of three crowds."""
+
+    def peak(clients: int) -> float:
+        crowds = [_crowd(bench, clients) for _ in range(1 if bench.quick else 3)]
+        return statistics.median(crowds)
+
+    points = [(float(clients), peak(clients)) for clients in UPLOADS]
+    return [_line("memory of n uploads at once", "upload", points, "10 MiB each, all sending")]
+
+
+def _crowd(bench: Bench, clients: int) -> float:
+    bench.rest()
+    with bench.uploads(clients) as files:
+        groups = [user.raw_chunks(file_id, share) for user, file_id, share in files if share]
+        with MemoryWatch(bench.server.pid, every_seconds=0.05) as watch:
+            outcome = bench.run(*groups, deadline_seconds=60)
+    if not outcome.answered_all or outcome.read(200) != clients:
+        raise RuntimeError(f"{clients} uploads: {answers(outcome)}")
+    return bench.peak_over_idle(watch)
+
+
+def connections(bench: Bench) -> list[Line]:
+    """n connections of three kinds, each kept until all are there and a second longer."""
+    user = bench.users[0]
+    held: dict[str, Any] = {"then": "hold", "hold_seconds": STAY_SECONDS}
+
+    def idle(count: int) -> Group:
+        return Group("idle", count, "GET /health/live", stay_seconds=STAY_SECONDS)
+
+    def unfinished(count: int) -> Group:
+        return Group("head", count, "GET /health/live", (f"X-Long: {'x' * 4000}",), send_at_most=3000, **held)
+
+    def refused(count: int) -> Group:
+        return user.raw_chunks(NO_FILE, count, send_at_most=BEGUN_BYTES, **held)
+
+    return [
+        _kind(bench, "answered once and kept alive", idle),
+        _kind(bench, "3000 bytes of a request's head", unfinished),
+        _kind(bench, "refused after 64 KiB of its 10 MiB, still there", refused),
+    ]
+
+
+def _kind(bench: Bench, name: str, group: Callable[[int], Group]) -> Line:
+    points = [(float(count), _held(bench, group(count))) for count in CONNECTIONS]
+    return _line(f"memory of n waiting connections ({name})", "connection", points, "")
+
+
+def _held(bench: Bench, group: Group) -> float:
+    """Peak while so many are open. The server is asked nothing meanwhile; its sockets are counted from outside."""
+    bench.rest()
+    pid = bench.server.pid
+    before = Holdings.of(pid).sockets
+    with MemoryWatch(pid) as watch:
+        with Load(Plan(bench.server.port, (group,), STAY_SECONDS)) as load:
+            load.go()
+            if not wait_for(lambda: Holdings.of(pid).sockets >= before + group.clients, CONNECT_SECONDS):
+                raise RuntimeError(f"{Holdings.of(pid).sockets - before} of {group.clients} connections are open")
+            time.sleep(1)
+        peak = bench.peak_over_idle(watch)
+    wait_for(lambda: Holdings.of(pid).sockets <= before + 10, CONNECT_SECONDS)
+    return peak
+
+
+def _line(title: str, each: str, points: list[tuple[float, float]], note: str) -> Line:
+    fit = least_squares(points)
+    most = max(MOST_MIB, MOST_PART * max(rise for _, rise in points))
+    told = ", ".join(f"{count:.0f}: {rise:+.1f}" for count, rise in points)
+    note = "; ".join(part for part in (f"peak over idle in MiB, {told}", note) if part)
+    return Line(
+        title,
+        f"{fit.slope * 1024:.0f} KiB per {each}",
+        f"a line, all within {most:.0f} MiB",
+        fit.worst <= most,
+        f"{note}; {fit.intercept:.1f} MiB + {fit.slope * 1024:.1f} KiB × n, worst point {fit.worst:.1f} MiB off, "
+        f"R² {fit.r_squared:.3f}",
+        {"points": points, **asdict(fit)},
+    )
