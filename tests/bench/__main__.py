@@ -161,7 +161,10 @@ def main() -> int:
     written = [options.json, options.json.with_name("figures.md")]
     written[1].write_text(figures_table(results, machine(), quick=options.quick))
     if record.curves:
-        written.append(draw(options.json, options.json.with_name("memory.svg")))
+        try:
+            written.append(draw(options.json, options.json.with_name("memory.svg")))
+        except ImportError:
+            print("no picture: it needs requirements-bench.txt", file=sys.stderr)
     print(f"\n{closing(results)}; written: {', '.join(map(str, written))}")
     return 1 if any(line.holds is False for lines in results.values() for line in lines) else 0
 

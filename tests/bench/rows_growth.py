@@ -1,4 +1,4 @@
-"""Rows about how cost grows: memory of n uploads at once and of n connections that wait. Both must be straight lines."""
+"""Rows about how cost grows: memory of n uploads at once, of n connections that wait. Both must be straight lines."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from tests.bench.bench import Bench, Line, answers
+from tests.bench.bench import REST_SECONDS, Bench, Line, answers
 from tests.bench.fit import least_squares
 from tests.bench.load import Load
 from tests.bench.machine import wait_for
+from tests.bench.payload import CHUNK_BYTES
 from tests.bench.plan import Group, Plan
 from tests.bench.proc import Holdings, MemoryWatch
 
@@ -21,24 +22,33 @@ SETTINGS = {"MAX_CONCURRENT_UPLOADS": "200", "MAX_UPLOADS_PER_USER": "200", "MAX
 CONNECT_SECONDS = 20.0
 STAY_SECONDS = 2 * CONNECT_SECONDS
 BEGUN_BYTES = 64 * 1024
+PLACES_TAKEN = "gauzian_upload_places_taken"
 NO_FILE = "00000000-0000-4000-8000-000000000000"
 # A line is straight when no point is further from it than this, or than this part of the largest rise.
 MOST_MIB, MOST_PART = 8.0, 0.25
 
 
 def uploads(bench: Bench) -> list[Line]:
-    """n clients that each send 10 MiB as fast as they can: the peak of each n, the median of three crowds."""
+    """n clients that send as fast as they can, and n that have sent half of their 10 MiB and wait.
 
-    def peak(clients: int) -> float:
-        crowds = [_crowd(bench, clients) for _ in range(1 if bench.quick else 3)]
-        return statistics.median(crowds)
+    Those who send share a budget for reads, so that the first ones cost more than the last: a bent line, below which
+    nothing is hidden. Those who wait show what an upload keeps by itself.
+    """
+    sending = [(float(clients), _sending(bench, clients)) for clients in UPLOADS]
+    waiting = [(float(clients), _waiting(bench, clients)) for clients in UPLOADS]
+    return [
+        _line("memory of n uploads at once, sending", "upload", sending),
+        _line("memory of n uploads at once, half sent, waiting", "upload", waiting),
+    ]
 
-    points = [(float(clients), peak(clients)) for clients in UPLOADS]
-    return [_line("memory of n uploads at once", "upload", points, "10 MiB each, all sending")]
+
+def _sending(bench: Bench, clients: int) -> float:
+    """The peak; the median of three crowds."""
+    return statistics.median(_crowd(bench, clients) for _ in range(1 if bench.quick else 3))
 
 
 def _crowd(bench: Bench, clients: int) -> float:
-    bench.rest()
+    _rest(bench)
     with bench.uploads(clients) as files:
         groups = [user.raw_chunks(file_id, share) for user, file_id, share in files if share]
         with MemoryWatch(bench.server.pid, every_seconds=0.05) as watch:
@@ -46,6 +56,30 @@ def _crowd(bench: Bench, clients: int) -> float:
     if not outcome.answered_all or outcome.read(200) != clients:
         raise RuntimeError(f"{clients} uploads: {answers(outcome)}")
     return bench.peak_over_idle(watch)
+
+
+def _waiting(bench: Bench, clients: int) -> float:
+    """At rest beside them, soon after the last of them has stopped sending."""
+    _rest(bench)
+    half: dict[str, Any] = {"send_at_most": CHUNK_BYTES // 2, "then": "hold", "hold_seconds": STAY_SECONDS}
+    with bench.uploads(clients) as files:
+        groups = tuple(user.raw_chunks(file_id, share, **half) for user, file_id, share in files if share)
+        before = Holdings.of(bench.server.pid).sockets
+        with Load(Plan(bench.server.port, groups, STAY_SECONDS)) as load:
+            load.go()
+            taken = wait_for(lambda: bench.server.metrics()[PLACES_TAKEN] >= clients, 10)
+            if not taken:
+                raise RuntimeError(f"{bench.server.metrics()[PLACES_TAKEN]} of {clients} uploads have a place")
+            # What was freed on the way goes back every five seconds while there is work.
+            time.sleep(7)
+            rise = bench.over_idle()
+        wait_for(lambda: Holdings.of(bench.server.pid).sockets <= before, CONNECT_SECONDS)
+    return rise
+
+
+def _rest(bench: Bench) -> None:
+    """A whole rest, in a quick run as well: one point's leavings would be the next one's rise."""
+    wait_for(lambda: bench.over_idle(0.0) < 2, REST_SECONDS)
 
 
 def connections(bench: Bench) -> list[Line]:
@@ -71,12 +105,12 @@ def connections(bench: Bench) -> list[Line]:
 
 def _kind(bench: Bench, name: str, group: Callable[[int], Group]) -> Line:
     points = [(float(count), _held(bench, group(count))) for count in CONNECTIONS]
-    return _line(f"memory of n waiting connections ({name})", "connection", points, "")
+    return _line(f"memory of n waiting connections: {name}", "connection", points)
 
 
 def _held(bench: Bench, group: Group) -> float:
     """Peak while so many are open. The server is asked nothing meanwhile; its sockets are counted from outside."""
-    bench.rest()
+    _rest(bench)
     pid = bench.server.pid
     before = Holdings.of(pid).sockets
     with MemoryWatch(pid) as watch:
@@ -90,17 +124,16 @@ def _held(bench: Bench, group: Group) -> float:
     return peak
 
 
-def _line(title: str, each: str, points: list[tuple[float, float]], note: str) -> Line:
+def _line(title: str, each: str, points: list[tuple[float, float]]) -> Line:
     fit = least_squares(points)
     most = max(MOST_MIB, MOST_PART * max(rise for _, rise in points))
     told = ", ".join(f"{count:.0f}: {rise:+.1f}" for count, rise in points)
-    note = "; ".join(part for part in (f"peak over idle in MiB, {told}", note) if part)
     return Line(
         title,
         f"{fit.slope * 1024:.0f} KiB per {each}",
         f"a line, all within {most:.0f} MiB",
         fit.worst <= most,
-        f"{note}; {fit.intercept:.1f} MiB + {fit.slope * 1024:.1f} KiB × n, worst point {fit.worst:.1f} MiB off, "
-        f"R² {fit.r_squared:.3f}",
+        f"MiB over idle, {told}; {fit.intercept:.1f} MiB + {fit.slope * 1024:.1f} KiB × n, "
+        f"worst point {fit.worst:.1f} MiB off, R² {fit.r_squared:.3f}",
         {"points": points, **asdict(fit)},
     )
