@@ -119,7 +119,7 @@ def run_stage(
         with running_server(settings | stage.settings, work=options.work, command=command, name=store) as server:
             bench = Bench(store, server, options.quick, settings, options.work, record)
             with time_limit(SETTLE_SECONDS):
-                bench.settle()
+                bench.settle() if stage.settles else bench.begin()
             while waiting and server.alive and time.monotonic() < options.until:
                 lines += told(measure(bench, waiting.pop(0), options.until), stage)
             why = "out of time" if server.alive else "the server has died"

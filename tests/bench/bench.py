@@ -128,4 +128,4 @@ def answers(outcome: Outcome) -> str:
 
 
 def plus(mib: float) -> str:
-    return f"{mib:+.0f} MiB"
+    return f"{mib:+.1f} MiB".replace(".0 ", " ")

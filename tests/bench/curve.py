@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,25 +17,12 @@ class Curve:
     killed: bool = False  # the process grew over what the machine can give, and was ended
 
     @classmethod
+    def of(cls, watch: MemoryWatch, storms: list[tuple[float, float]]) -> Curve:
+        """`storms` by the clock of time.monotonic()."""
+        marks = [(round(begin - watch.began, 2), round(end - watch.began, 2)) for begin, end in storms]
+        return cls(list(watch.series), marks, watch.killed)
+
+    @classmethod
     def from_json(cls, told: dict[str, Any]) -> Curve:
         series, storms = ([(first, second) for first, second in told[name]] for name in ("series", "storms"))
         return cls(series, storms, bool(told["killed"]))
-
-
-class Recorder:
-    """Notes when storms are, beside a watch that runs through all of them."""
-
-    def __init__(self, watch: MemoryWatch) -> None:
-        self._watch = watch
-        self._storms: list[tuple[float, float]] = []
-        self._began = 0.0
-
-    def storm_begins(self) -> None:
-        self._began = time.monotonic()
-
-    def storm_ends(self) -> None:
-        zero = self._watch.began
-        self._storms.append((round(self._began - zero, 2), round(time.monotonic() - zero, 2)))
-
-    def curve(self) -> Curve:
-        return Curve(list(self._watch.series), self._storms, self._watch.killed)

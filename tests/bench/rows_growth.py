@@ -79,7 +79,7 @@ def _waiting(bench: Bench, clients: int) -> float:
 
 def _rest(bench: Bench) -> None:
     """A whole rest, in a quick run as well: one point's leavings would be the next one's rise."""
-    wait_for(lambda: bench.over_idle(0.0) < 2, REST_SECONDS)
+    wait_for(lambda: bench.server.rss_mib(0.0) < bench.used_mib + 1, REST_SECONDS)
 
 
 def connections(bench: Bench) -> list[Line]:

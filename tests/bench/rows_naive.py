@@ -58,9 +58,9 @@ def _memory(bench: Bench, storms: Storms, title: str) -> Line:
     ours = bench.record.figures["storm_peak_mib"]
     peak, everyone = storms.peak_mib, storms.everyone()
     times = "/".join(f"{one.seconds:.0f}" for one in storms.rounds)
-    spent = statistics.median(one.cpu_seconds for one in storms.rounds)
+    spent = "/".join(f"{one.cpu_seconds:.0f}" for one in storms.rounds)
     note = f"{plus(peak)} against {plus(ours)}; {plus(storms.later_mib)} {storms.later_seconds} s later; "
-    note += f"{answers(everyone)}; rounds {times} s, CPU {spent:.1f} s a round, health p99 "
+    note += f"{answers(everyone)}; rounds {times} s, CPU {spent} s, health p99 "
     note += "/".join(f"{one.probe.p99_ms:.0f}" for one in storms.rounds) + " ms"
     note += "; KILLED at 16 GiB" if storms.curve.killed else ""
     return Line(

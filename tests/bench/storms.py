@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict, dataclass, field
 
 from tests.bench.bench import Bench
-from tests.bench.curve import Curve, Recorder
+from tests.bench.curve import Curve
 from tests.bench.load import Load, merged
 from tests.bench.payload import CHUNK_BYTES
 from tests.bench.plan import Group, Outcome, Plan
@@ -37,8 +37,10 @@ class Storm:
             ):
                 prober.go()
                 cpu = cpu_seconds(pid)
+                began = time.monotonic()
                 crowd.go()
                 crowd.result()
+                self.when = (began, time.monotonic())
                 self.cpu_seconds = round(cpu_seconds(pid) - cpu, 2) if bench.server.alive else 0.0
                 prober.stop()
                 prober.result()
@@ -73,12 +75,9 @@ class Storms:
 
     rounds: list[Storm] = field(default_factory=list)
     curve: Curve = field(default_factory=Curve)
+    peak_mib: float = 0.0
     later_mib: float = 0.0
     later_seconds: int = 0
-
-    @property
-    def peak_mib(self) -> float:
-        return max((one.peak_mib for one in self.rounds), default=0.0)
 
     def everyone(self) -> Outcome:
         return merged({str(number): one.outcome for number, one in enumerate(self.rounds)})
@@ -89,17 +88,18 @@ class Storms:
         storms = cls(later_seconds=5 if bench.quick else 30)
         pause = 3 if bench.quick else 10
         with MemoryWatch(bench.server.pid, exact=False, most_mib=most_mib) as watch:
-            recorder = Recorder(watch)
             time.sleep(2)
-            for _ in range(2 if bench.quick else 5):
-                recorder.storm_begins()
-                one = Storm(bench, STORM_CLIENTS, CHUNK_BYTES)
-                recorder.storm_ends()
-                time.sleep(pause)
-                one.rest_mib = bench.over_idle()
-                storms.rounds.append(one)
-            time.sleep(storms.later_seconds - pause - 1)
-            storms.later_mib = bench.over_idle()
-            time.sleep(storms.later_seconds)
-        storms.curve = recorder.curve()
+            try:
+                for _ in range(2 if bench.quick else 5):
+                    storms.rounds.append(one := Storm(bench, STORM_CLIENTS, CHUNK_BYTES))
+                    time.sleep(pause)
+                    one.rest_mib = bench.over_idle()
+                time.sleep(storms.later_seconds - pause - 1)
+                storms.later_mib = bench.over_idle()
+                time.sleep(storms.later_seconds)
+            except OSError:  # who is killed answers no more, and /proc knows nothing of it
+                if not watch.killed:
+                    raise
+        storms.curve = Curve.of(watch, [one.when for one in storms.rounds])
+        storms.peak_mib = max([bench.peak_over_idle(watch), *(one.peak_mib for one in storms.rounds)])
         return storms
