@@ -76,7 +76,8 @@ def draw(source: Path, target: Path) -> Path:
         _scales(axes, curves)
         axes.axhline(PROMISE_MIB, color="#555555", linewidth=1, linestyle=(0, (6, 4)))
         edge = axes.get_yaxis_transform()
-        axes.text(1, PROMISE_MIB * 0.93, "promised: 1.2 GB", color="#555555", ha="right", va="top", transform=edge)
+        promise = f"promised: at most 1.2 GB ({PROMISE_MIB:.0f} MiB)"
+        axes.text(1, PROMISE_MIB * 1.05, promise, color="#555555", ha="right", transform=edge)
         for row, (name, curve) in enumerate(curves.items()):
             _curve(axes, curve, STYLES[name], 0.015 + 0.018 * row)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.11), ncols=2, frameon=False)

@@ -58,10 +58,10 @@ def _memory(bench: Bench, storms: Storms, title: str) -> Line:
     ours = bench.record.figures["storm_peak_mib"]
     peak, everyone = storms.peak_mib, storms.everyone()
     times = "/".join(f"{one.seconds:.0f}" for one in storms.rounds)
-    spent = "/".join(f"{one.cpu_seconds:.0f}" for one in storms.rounds)
+    spent, our_spent = storms.cpu_per_gb_sent, bench.record.figures["storm_cpu_per_gb_sent"]
     note = f"{plus(peak)} against {plus(ours)}; {plus(storms.later_mib)} {storms.later_seconds} s later; "
-    note += f"{answers(everyone)}; rounds {times} s, CPU {spent} s, health p99 "
-    note += "/".join(f"{one.probe.p99_ms:.0f}" for one in storms.rounds) + " ms"
+    note += f"{answers(everyone)}; rounds {times} s; CPU per GB that clients sent {spent:.2f} against {our_spent:.2f} s"
+    note += "; health p99 " + "/".join(f"{one.probe.p99_ms:.0f}" for one in storms.rounds) + " ms"
     note += "; KILLED at 16 GiB" if storms.curve.killed else ""
     return Line(
         f"{title}: its rise in the storm",
@@ -69,7 +69,12 @@ def _memory(bench: Bench, storms: Storms, title: str) -> Line:
         "≥ 25 times",
         peak >= 25 * ours,
         note,
-        {"peak_mib": peak, "ours_mib": ours, "rounds": [one.figures() for one in storms.rounds]},
+        {
+            "peak_mib": peak,
+            "ours_mib": ours,
+            "cpu_s_per_gb_sent": [spent, our_spent],
+            "rounds": [one.figures() for one in storms.rounds],
+        },
     )
 
 

@@ -15,6 +15,7 @@ def storm(bench: Bench) -> list[Line]:
     storms = Storms.run(bench)
     bench.record.curves[bench.store] = storms.curve
     bench.record.figures["storm_peak_mib"] = storms.peak_mib
+    bench.record.figures["storm_cpu_per_gb_sent"] = storms.cpu_per_gb_sent
     return [_answers(storms), *_memory(storms), _probe(storms.rounds)]
 
 

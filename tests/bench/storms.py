@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from tests.bench.bench import Bench
 from tests.bench.curve import Curve
 from tests.bench.load import Load, merged
-from tests.bench.payload import CHUNK_BYTES
+from tests.bench.payload import CHUNK_BYTES, GB
 from tests.bench.plan import Group, Outcome, Plan
 from tests.bench.proc import MemoryWatch, cpu_seconds
 
@@ -81,6 +81,12 @@ class Storms:
 
     def everyone(self) -> Outcome:
         return merged({str(number): one.outcome for number, one in enumerate(self.rounds)})
+
+    @property
+    def cpu_per_gb_sent(self) -> float:
+        """Seconds per GB that clients sent, refused or not."""
+        sent = sum(one.outcome.sent_bytes for one in self.rounds)
+        return sum(one.cpu_seconds for one in self.rounds) * GB / max(1, sent)
 
     @classmethod
     def run(cls, bench: Bench, *, most_mib: float | None = None) -> Storms:
