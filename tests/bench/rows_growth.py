@@ -25,7 +25,7 @@ BEGUN_BYTES = 64 * 1024
 PLACES_TAKEN = "gauzian_upload_places_taken"
 NO_FILE = "00000000-0000-4000-8000-000000000000"
 # A line is straight when no point is further from it than this, or than this part of the largest rise.
-MOST_MIB, MOST_PART = 8.0, 0.25
+MOST_MIB, MOST_PART = 8.0, 0.1
 
 
 def uploads(bench: Bench) -> list[Line]:
@@ -37,8 +37,8 @@ def uploads(bench: Bench) -> list[Line]:
     sending = [(float(clients), _sending(bench, clients)) for clients in UPLOADS]
     waiting = [(float(clients), _waiting(bench, clients)) for clients in UPLOADS]
     return [
-        _line("memory of n uploads at once, sending", "upload", sending, line_from=10),
-        _line("memory of n uploads at once, half sent, waiting", "upload", waiting),
+        growth_line("memory of n uploads at once, sending", "upload", sending, line_from=10),
+        growth_line("memory of n uploads at once, half sent, waiting", "upload", waiting),
     ]
 
 
@@ -107,7 +107,7 @@ def _kind(bench: Bench, name: str, group: Callable[[int], Group]) -> Line:
     points = [(float(count), _held(bench, group(count))) for count in CONNECTIONS]
     _rest(bench)
     left = f"; {plus(bench.over_idle())} when all are gone"
-    return _line(f"memory of n waiting connections: {name}", "connection", points, left=left)
+    return growth_line(f"memory of n waiting connections: {name}", "connection", points, left=left)
 
 
 def _held(bench: Bench, group: Group) -> float:
@@ -126,7 +126,9 @@ def _held(bench: Bench, group: Group) -> float:
     return peak
 
 
-def _line(title: str, each: str, points: list[tuple[float, float]], *, line_from: float = 0, left: str = "") -> Line:
+def growth_line(
+    title: str, each: str, points: list[tuple[float, float]], *, line_from: float = 0, left: str = ""
+) -> Line:
     """A line through the points from `line_from` on; those before it must not lie above it."""
     fit = least_squares([point for point in points if point[0] >= line_from])
     above = max([rise - fit.at(count) for count, rise in points if count < line_from], default=0.0)

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench import rows_growth
 from tests.bench.bench import Line
 from tests.bench.curve import Curve
 from tests.bench.fit import least_squares
 from tests.bench.picture import curves_of, draw, strokes
 from tests.bench.proc import MemoryWatch
 from tests.bench.report import closing, figures_table
+from tests.bench.rows_growth import growth_line
 from tests.bench.table import render
 
 RISING = [(float(n), 5.0 + 0.5 * n) for n in (1, 10, 50, 200)]
@@ -39,6 +41,21 @@ def test_a_point_beside_the_line_is_told_by_its_distance() -> None:
 def test_one_place_is_no_line() -> None:
     with pytest.raises(ValueError, match="two places"):
         least_squares([(3.0, 1.0), (3.0, 2.0)])
+
+
+@pytest.mark.parametrize(
+    ("rises", "is_straight"),
+    [
+        ((5.0, 24.0, 30.0, 37.0), True),  # the first lies below the line of the others
+        ((60.0, 24.0, 30.0, 37.0), False),  # the first lies above it
+        ((5.0, 10.0, 20.0, 400.0), False),  # more than a line
+    ],
+)
+def test_memory_may_grow_less_at_first_and_never_more_than_a_line(rises: tuple[float, ...], is_straight: bool) -> None:
+    points = [(float(count), rise) for count, rise in zip(rows_growth.UPLOADS, rises, strict=True)]
+    line = growth_line("uploads", "upload", points, line_from=10)
+    assert line.holds is is_straight
+    assert "KiB per upload" in line.measured
 
 
 def test_fewer_points_are_drawn_and_no_peak_is_lost() -> None:
