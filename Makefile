@@ -27,7 +27,7 @@ format: install-dev ## let ruff put things in order
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.installed-bench ## the figures and the picture of README, measured on this machine (about 25 minutes)
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench --picture docs/memory.svg
 
 install-dev: $(VENV)/.installed-dev
 

@@ -4,6 +4,7 @@ Beside it: figures.md, the table for README, and memory.svg, the picture. Exits 
 
 --store disk|s3     only this store                 --only WORD   only rows whose name contains it (may be given again)
 --quick             fewer rounds, shorter waits     --json FILE   another file
+--picture FILE      where the picture goes: memory.svg beside the JSON
     --command "..."     another server with the same routes, to compare with
 """
 
@@ -47,6 +48,7 @@ class Options:
     only: list[str]
     quick: bool
     json: Path
+    picture: Path
     command: tuple[str, ...]
     work: Path
     until: float
@@ -65,13 +67,16 @@ class Options:
         parser.add_argument("--only", action="append", default=[])
         parser.add_argument("--quick", action="store_true")
         parser.add_argument("--json", type=Path, default=ROOT / ".bench" / "bench.json")
+        parser.add_argument("--picture", type=Path)
         parser.add_argument("--command", type=shlex.split, default=COMMAND, help=argparse.SUPPRESS)
         given = parser.parse_args(arguments)
         given.json.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix="work-", dir=given.json.parent))
         until = time.monotonic() + TOTAL_SECONDS
         stores = given.store or ["disk", "s3"]
-        return cls(stores, given.only, given.quick, given.json, tuple(given.command), work, until)
+        picture = given.picture or given.json.with_name("memory.svg")
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        return cls(stores, given.only, given.quick, given.json, picture, tuple(given.command), work, until)
 
 
 class TooLong(Exception):
@@ -162,7 +167,7 @@ def main() -> int:
     written[1].write_text(figures_table(results, machine(), quick=options.quick))
     if record.curves:
         try:
-            written.append(draw(options.json, options.json.with_name("memory.svg")))
+            written.append(draw(options.json, options.picture))
         except ImportError:
             print("no picture: it needs requirements-bench.txt", file=sys.stderr)
     print(f"\n{closing(results)}; written: {', '.join(map(str, written))}")
