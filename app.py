@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -30,6 +31,8 @@ from gauzian.settings import Settings, SettingsError, misspelt
 from gauzian.upload.scrub import Damage, Progress
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+
+log = logging.getLogger("gauzian")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     with logging_to(sys.stderr, format=settings.log_format, level=settings.log_level.upper()):
         try:
-            return asyncio.run(_as_coroutine(commands[given.command]))
+            return asyncio.run(_unless_told_to_stop(commands[given.command], code=0 if given.command == "serve" else 1))
         except (ApiError, EmbeddedError, MigrationError, StartFailed, OSError) as error:
             print(f"gauzian: {error}", file=sys.stderr)
             return 1
@@ -61,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def serve(settings: Settings) -> int:
     """Until SIGTERM or SIGINT; then no new work, what is in flight finishes, everything is closed in order."""
     for warning in misspelt(os.environ):
-        print(f"gauzian: warning: {warning}", file=sys.stderr)
+        log.warning("%s", warning)
     async with open_parts(settings, migrations=MIGRATIONS) as parts:
         stop = asyncio.Event()
 
@@ -146,8 +149,29 @@ async def show(settings: Settings) -> int:
     return 0
 
 
-async def _as_coroutine(command: Callable[[], Awaitable[int]]) -> int:
-    return await command()
+async def _unless_told_to_stop(command: Callable[[], Awaitable[int]], *, code: int) -> int:
+    """A signal cancels the command, so that what it has opened is closed in order, a PostgreSQL that is only just
+    starting too; then the exit code is `code`. `serve` handles signals itself once it is up.
+    """
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - we are being awaited
+    told = False
+
+    def stop() -> None:
+        nonlocal told
+        if not told:  # a second one would only disturb the closing
+            told = True
+            task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    try:
+        return await command()
+    except asyncio.CancelledError:
+        if not told:
+            raise
+        print("gauzian: told to stop", file=sys.stderr)
+        return code
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -123,6 +123,12 @@ class CrossSiteRequest(ApiError):
     status, code, text = 403, "cross_site_request", "A request with only a cookie must come from the same origin"
 
 
+class OriginNotAllowed(ApiError):
+    """A browser asked beforehand whether a page of another origin may send this request."""
+
+    status, code, text = 403, "origin_not_allowed", "Pages of this origin may not send such a request"
+
+
 class NotYours(ApiError):
     status, code, text = 403, "not_yours", "Access denied"
 

@@ -98,6 +98,12 @@ class Metrics:
             "gauzian_http_request_duration_seconds", "Time to answer", ["method", "route"]
         )
 
+        # The founding series are there from the first scrape: an alert on a series that does not exist never fires.
+        for status in ("success", "failed"):
+            self.chunk_upload_seconds.labels(status)
+        for status in ("success", "incomplete", "aborted"):
+            self.file_uploads.labels(status)
+
         self._rejected_uploads = 0
         # The founding alert reads a sample of exactly this name; a Counter would be called ..._total.
         self._levels.add(

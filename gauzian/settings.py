@@ -63,14 +63,14 @@ class Settings:
     s3_endpoint: str | None = _setting(
         None,
         "an S3-compatible store, as in https://s3.example.org",
-        values.url("http", "https"),
+        values.endpoint,
         shown="disk store under DATA_DIR",
     )
     s3_access_key: str | None = _setting(None, "its access key", values.text, secret=True, alias="AWS_ACCESS_KEY_ID")
     s3_secret_key: str | None = _setting(
         None, "its secret key", values.text, secret=True, alias="AWS_SECRET_ACCESS_KEY"
     )
-    s3_bucket: str = _setting("gauzian", "its bucket; created at start if absent", values.text)
+    s3_bucket: str = _setting("gauzian", "its bucket; created at start if absent", values.bucket)
     s3_region: str = _setting("us-east-1", "its region", values.text, alias="AWS_REGION")
     s3_connect_seconds: float = _setting(5.0, "longest wait for a connection to the store", values.seconds(0.1, 120))
     s3_read_seconds: float = _setting(30.0, "longest silence of the store", values.seconds(0.1, 600))
@@ -90,7 +90,9 @@ class Settings:
     max_uploads_per_user: int | None = _setting(
         None, "places one user may hold at once", values.integer(1, 10_000), shown="half of all, at least 1"
     )
-    uploads_busy_status: int = _setting(400, "status of `Server busy`: 400, 429 or 503", values.integer(400, 503))
+    uploads_busy_status: int = _setting(
+        400, "status of `Server busy`: 400, 429 or 503", values.one_number_of(400, 429, 503)
+    )
     upload_idle_seconds: float = _setting(
         15.0, "an upload that sends nothing for so long gives its place back (408)", values.seconds(0.1, 3600)
     )
@@ -98,7 +100,7 @@ class Settings:
         16 * 1024, "bytes per second an upload must reach after 10 s (408)", values.integer(1, 2**31 - 1)
     )
     upload_ttl_hours: float = _setting(
-        24.0, "unfinished uploads untouched for so long are removed", values.seconds(0.001, 24 * 365)
+        24.0, "unfinished uploads untouched for so long are removed", values.hours(0.001, 24 * 365)
     )
     quota_bytes: int | None = _setting(
         None, "bytes each user may store (507)", values.integer(0, 2**62), shown="unlimited"
@@ -122,10 +124,10 @@ class Settings:
 
     reap_interval_seconds: float = _setting(600.0, "between two rounds of the reaper", values.seconds(1, 86_400))
     sweep_interval_hours: float = _setting(
-        24.0, "between two sweeps for objects no row names", values.seconds(0.01, 24 * 365)
+        24.0, "between two sweeps for objects no row names", values.hours(0.01, 24 * 365)
     )
     orphan_grace_hours: float = _setting(
-        24.0, "an object without a row is left alone for so long", values.seconds(1, 24 * 365)
+        24.0, "an object without a row is left alone for so long", values.hours(1, 24 * 365)
     )
 
     cookie_auth: bool = _setting(True, "sign-in also sets and accepts a cookie", values.switch)
@@ -163,7 +165,8 @@ class Settings:
         settings = cls(**given)
         problems += settings._contradictions()
         # Under their AWS names the keys may be there for another program.
-        if settings.s3_endpoint is None and (environ.get("S3_ACCESS_KEY") or environ.get("S3_SECRET_KEY")):
+        without_endpoint = not environ.get("S3_ENDPOINT", "").strip()  # a bad one has its own line
+        if without_endpoint and (environ.get("S3_ACCESS_KEY") or environ.get("S3_SECRET_KEY")):
             problems.append("S3_ACCESS_KEY or S3_SECRET_KEY is set without S3_ENDPOINT: chunks would go to the disk")
         if problems:
             raise SettingsError(problems)
@@ -173,8 +176,6 @@ class Settings:
         found = []
         if self.s3_endpoint and not (self.s3_access_key and self.s3_secret_key):
             found.append("S3_ENDPOINT is set, so S3_ACCESS_KEY and S3_SECRET_KEY must be too")
-        if self.uploads_busy_status not in (400, 429, 503):
-            found.append(f"UPLOADS_BUSY_STATUS holds {self.uploads_busy_status}, takes 400, 429 or 503")
         return found
 
     def rows(self) -> list[tuple[str, str, str]]:

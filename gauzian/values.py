@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,9 @@ class BadValue(Exception):
 
 
 Parse = Callable[[str], Any]
+
+# Wider than S3's rules of today: older buckets and other stores know capitals and underscores.
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 
 
 def integer(least: int, most: int) -> Parse:
@@ -30,13 +34,21 @@ def integer(least: int, most: int) -> Parse:
 
 
 def seconds(least: float, most: float) -> Parse:
+    return _number("seconds", least, most)
+
+
+def hours(least: float, most: float) -> Parse:
+    return _number("hours", least, most)
+
+
+def _number(unit: str, least: float, most: float) -> Parse:
     def parse(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             value = least - 1
         if not least <= value <= most:
-            raise BadValue(f"seconds from {least:g} to {most:g}")
+            raise BadValue(f"{unit} from {least:g} to {most:g}")
         return value
 
     return parse
@@ -51,6 +63,17 @@ def one_of(*words: str) -> Parse:
     return parse
 
 
+def one_number_of(*numbers: int) -> Parse:
+    *first, last = map(str, numbers)
+
+    def parse(text: str) -> int:
+        if text not in (*first, last):
+            raise BadValue(f"{', '.join(first)} or {last}")
+        return int(text)
+
+    return parse
+
+
 def switch(text: str) -> bool:
     words = {"true": True, "on": True, "1": True, "yes": True, "false": False, "off": False, "0": False, "no": False}
     if text.lower() not in words:
@@ -60,12 +83,26 @@ def switch(text: str) -> bool:
 
 def url(*schemes: str) -> Parse:
     def parse(text: str) -> str:
-        parts = urllib.parse.urlsplit(text)
-        if parts.scheme not in schemes or (not parts.netloc and not parts.query):
+        parts = _split(text)
+        if parts is None or parts.scheme not in schemes or (not parts.netloc and not parts.query):
             raise BadValue("a URL beginning with " + " or ".join(f"{scheme}://" for scheme in schemes))
         return text
 
     return parse
+
+
+def endpoint(text: str) -> str:
+    """Nothing behind the host: a path would be dropped, and what is dropped silently was believed to be set."""
+    parts = _split(text)
+    if parts is None or not _is_address(parts) or parts.path.strip("/") or parts.query or parts.fragment:
+        raise BadValue("http://host[:port] or https://host[:port]")
+    return text
+
+
+def bucket(text: str) -> str:
+    if not _BUCKET.fullmatch(text):
+        raise BadValue("a bucket's name: letters, digits, dots, hyphens and underscores")
+    return text
 
 
 def networks(text: str) -> tuple[str, ...]:
@@ -81,8 +118,8 @@ def networks(text: str) -> tuple[str, ...]:
 def origins(text: str) -> tuple[str, ...]:
     found = tuple(part.strip().rstrip("/") for part in text.split(",") if part.strip())
     for part in found:
-        parts = urllib.parse.urlsplit(part)
-        if parts.scheme not in ("http", "https") or not parts.netloc or parts.path:
+        parts = _split(part)
+        if parts is None or not _is_address(parts) or parts.path or parts.query or parts.fragment:
             raise BadValue("origins with commas between, as in https://drive.example.org")
     return found
 
@@ -103,3 +140,20 @@ def text(text: str) -> str:
 
 def path(text: str) -> Path:
     return Path(text)
+
+
+def _split(text: str) -> urllib.parse.SplitResult | None:
+    try:
+        return urllib.parse.urlsplit(text)
+    except ValueError:
+        return None
+
+
+def _is_address(parts: urllib.parse.SplitResult) -> bool:
+    """http or https, a host, perhaps a port, and no password that would end up in a log."""
+    try:
+        return (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
+        )
+    except ValueError:  # no number, or none of a port
+        return False

@@ -74,11 +74,13 @@ class User:
         path = f"/drive/upload_chunk_binary?file_id={file_id}&index={index}&iv={iv}"
         return await self.call("POST", path, body=content, **more)
 
-    async def put_json(self, file_id: str, index: int, content: bytes) -> Answer:
+    async def put_json(self, file_id: str, index: int, content: bytes, **more: Any) -> Answer:
         fields = {"index": index, "chunk_data": base64.b64encode(content).decode(), "file_id": file_id, "iv": IV}
-        return await self.call("POST", "/drive/upload_chunk", json=fields)
+        return await self.call("POST", "/drive/upload_chunk", json=fields, **more)
 
-    async def put_multipart(self, file_id: str, index: int, content: bytes) -> Answer:
+    async def put_multipart(
+        self, file_id: str, index: int, content: bytes, *, headers: dict[str, str] | None = None
+    ) -> Answer:
         parts = [
             ('name="chunk"; filename="blob"\r\nContent-Type: application/octet-stream', content),
             ('name="chunk_index"', str(index).encode()),
@@ -88,9 +90,9 @@ class User:
             b"--frontier\r\nContent-Disposition: form-data; " + head.encode() + b"\r\n\r\n" + data + b"\r\n"
             for head, data in parts
         )
-        headers = {"Content-Type": "multipart/form-data; boundary=frontier"}
+        given = {"Content-Type": "multipart/form-data; boundary=frontier"} | (headers or {})
         return await self.call(
-            "POST", f"/drive/files/{file_id}/upload-chunk", headers=headers, body=body + b"--frontier--\r\n"
+            "POST", f"/drive/files/{file_id}/upload-chunk", headers=given, body=body + b"--frontier--\r\n"
         )
 
     async def finalize(self, file_id: str, state: str = "completed") -> Answer:

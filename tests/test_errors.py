@@ -122,3 +122,24 @@ async def test_an_answer_to_head_has_no_body() -> None:
 def test_busy_may_have_another_status() -> None:
     error = UploadsBusy(status=503, headers={"Retry-After": "2"})
     assert (error.answer_status, error.body()) == (503, {"error": "Server busy, please retry", "code": "uploads_busy"})
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("error", "is_logged"),
+    [
+        (errors.StoreDown(), True),
+        (errors.ObjectDamaged(), True),
+        (ValueError("a mistake of ours"), True),
+        (errors.QuotaExceeded(), False),
+        (UploadsBusy(status=503), False),
+        (errors.ShuttingDown(), False),
+        (errors.NotFound(), False),
+    ],
+)
+async def test_what_fails_is_logged_with_its_code_and_what_we_refuse_on_purpose_is_not(
+    caplog: pytest.LogCaptureFixture, error: Exception, is_logged: bool
+) -> None:
+    answer = await call(AnswerErrors(Raises(error), count=lambda code: None), "GET", "/")
+    found = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert [getattr(record, "code", None) for record in found] == ([answer.json()["code"]] if is_logged else [])

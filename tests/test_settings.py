@@ -18,13 +18,22 @@ BAD = [
     ("MAX_CHUNK_SIZE", "-5", "a whole number"),
     ("MAX_CHUNK_SIZE", "10MB", "a whole number"),
     ("UPLOADS_BUSY_STATUS", "404", "400, 429 or 503"),
+    ("UPLOADS_BUSY_STATUS", "200", "400, 429 or 503"),
     ("UPLOAD_IDLE_SECONDS", "nan", "seconds from"),
+    ("UPLOAD_TTL_HOURS", "nan", "hours from"),
     ("COOKIE_SECURE", "perhaps", "true or false"),
     ("FINALIZE_CHECK", "off", "one of explained, contiguous"),
     ("DATABASE_URL", "mysql://x/y", "a URL beginning with postgresql://"),
-    ("S3_ENDPOINT", "minio:9000", "a URL beginning with http://"),
+    ("DATABASE_URL", "postgresql://[::1/x", "a URL beginning with postgresql://"),
+    ("S3_ENDPOINT", "minio:9000", "http://host[:port]"),
+    ("S3_ENDPOINT", "http://minio/bucket", "http://host[:port]"),
+    ("S3_ENDPOINT", "http://minio:99999", "http://host[:port]"),
+    ("S3_ENDPOINT", "http://[::1", "http://host[:port]"),
+    ("S3_BUCKET", "my bucket", "a bucket's name"),
     ("TRUSTED_PROXIES", "10.0.0.0/99", "addresses or networks"),
     ("CORS_ORIGINS", "drive.example.org", "origins"),
+    ("CORS_ORIGINS", "https://[::1", "origins"),
+    ("CORS_ORIGINS", "https://drive.example.org?x=1", "origins"),
     ("PORT", "99999", "a whole number from 0 to 65535"),
 ]
 
@@ -64,6 +73,12 @@ def test_half_an_s3_configuration_stops_the_start() -> None:
     for environ in ({"S3_ENDPOINT": "http://s3"}, {"S3_ACCESS_KEY": "a", "S3_SECRET_KEY": "b"}):
         with pytest.raises(SettingsError):
             Settings.from_env(environ)
+
+
+def test_a_bad_endpoint_is_one_problem_and_not_two() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({"S3_ENDPOINT": "minio:9000", "S3_ACCESS_KEY": "a", "S3_SECRET_KEY": "b"})
+    assert len(caught.value.problems) == 1
 
 
 def test_aliases_and_empty_variables() -> None:

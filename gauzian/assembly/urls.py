@@ -8,7 +8,6 @@ from datetime import timedelta
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -34,6 +33,7 @@ from gauzian.upload.formats import BodyLimits, RawChunk
 from gauzian.upload.json_chunk import JsonChunk
 from gauzian.upload.lifecycle import Uploads
 from gauzian.upload.multipart_chunk import MultipartChunk
+from gauzian.web.cors import Cors
 from gauzian.web.drain import RefuseWhenDraining
 from gauzian.web.health import Health, Numbers
 from gauzian.web.prefix import StripPrefix
@@ -66,7 +66,7 @@ def compose(parts: Parts, settings: Settings) -> ASGIApp:
     if settings.cors_origins:
         middleware.append(
             Middleware(
-                CORSMiddleware,
+                Cors,
                 allow_origins=settings.cors_origins,
                 allow_methods=["*"],
                 allow_headers=["*"],

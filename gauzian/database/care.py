@@ -25,16 +25,26 @@ class ObjectRow:
     sha256: bytes
 
 
+_UNTOUCHED = """state = 'uploading' AND updated_at < now() - %(ttl)s
+          AND NOT EXISTS (SELECT 1 FROM chunks WHERE file_id = files.id AND created_at >= now() - %(ttl)s)"""
+_HALF_REMOVED = "state = 'aborted' AND EXISTS (SELECT 1 FROM chunks WHERE file_id = files.id)"
+
+
+async def count_removable(conn: Connection, *, ttl: timedelta) -> int:
+    """How many uploads the two lists below would give, however long they are."""
+    cursor = conn.cursor(row_factory=scalar_row)
+    await cursor.execute(
+        f"SELECT count(*) FROM files WHERE ({_UNTOUCHED}) OR ({_HALF_REMOVED})",  # noqa: S608 - constants of ours
+        {"ttl": ttl},
+    )
+    return int(await cursor.fetchone() or 0)
+
+
 async def list_untouched(conn: Connection, *, ttl: timedelta, most: int) -> list[UUID]:
     """Open uploads to which nothing has happened for `ttl`."""
     cursor = conn.cursor(row_factory=scalar_row)
     await cursor.execute(
-        """
-        SELECT id FROM files
-        WHERE state = 'uploading' AND updated_at < now() - %(ttl)s
-          AND NOT EXISTS (SELECT 1 FROM chunks WHERE file_id = files.id AND created_at >= now() - %(ttl)s)
-        ORDER BY updated_at LIMIT %(most)s
-        """,
+        f"SELECT id FROM files WHERE {_UNTOUCHED} ORDER BY updated_at LIMIT %(most)s",  # noqa: S608 - constants of ours
         {"ttl": ttl, "most": most},
     )
     return await cursor.fetchall()
@@ -43,11 +53,7 @@ async def list_untouched(conn: Connection, *, ttl: timedelta, most: int) -> list
 async def list_half_removed(conn: Connection, *, most: int) -> list[UUID]:
     """Aborted uploads that still have chunk rows: whoever aborted them was interrupted."""
     cursor = conn.cursor(row_factory=scalar_row)
-    await cursor.execute(
-        "SELECT id FROM files WHERE state = 'aborted' "
-        "AND EXISTS (SELECT 1 FROM chunks WHERE file_id = files.id) LIMIT %s",
-        (most,),
-    )
+    await cursor.execute(f"SELECT id FROM files WHERE {_HALF_REMOVED} LIMIT %s", (most,))  # noqa: S608 - a constant
     return await cursor.fetchall()
 
 

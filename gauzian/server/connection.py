@@ -8,7 +8,6 @@ import logging
 import math
 import socket
 import struct
-from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -19,6 +18,7 @@ from hypercorn.utils import parse_socket_addr
 
 from gauzian.server.call import call_application
 from gauzian.server.framing import Http1
+from gauzian.server.intake import Intake
 from gauzian.server.mailbox import Mailbox
 from gauzian.server.outbox import Outbox
 from gauzian.server.refusals import HeadTooSlow, HungUp
@@ -32,12 +32,12 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 class Connection(asyncio.Protocol):
     """Between asyncio's transport and Hypercorn's HTTP. One task reads; each request runs in one more.
 
-    At most two reads lie here at any time: one being handled and one in the inbox; then reading pauses.
     `lost` is called once, when the transport is gone.
     """
 
     transport: asyncio.Transport
     http: Http1
+    intake: Intake
     outbox: Outbox
 
     def __init__(self, shared: Shared, lost: Callable[[], None]) -> None:
@@ -48,11 +48,7 @@ class Connection(asyncio.Protocol):
         self._lost = lost
         self._loop = asyncio.get_running_loop()
         self._reader: asyncio.Task[None] | None = None
-        self._inbox: deque[bytes] = deque()
-        self._news: asyncio.Future[None] | None = None  # while the reader waits for the inbox
-        self._held = False  # we have paused reading
         self._mailbox: Mailbox | None = None
-        self._in_budget = False
         self._head_begun = False
         self._deadline = math.inf
 
@@ -61,6 +57,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self._shared.connections.add(self)
+        self.intake = Intake(self.transport, self._shared.reading, head_read=self._limits.head_read)
         self.outbox = Outbox(self.transport, self._limits, below=self.below or self.transport)
         # Told as soon as anything waits there: the kernel's buffer behind it is deep enough to keep the line busy.
         self.transport.set_write_buffer_limits(high=1)
@@ -68,7 +65,6 @@ class Connection(asyncio.Protocol):
         if peer is None:  # gone before we looked
             self.closing = True
             return self.transport.abort()
-        self._read_at_most(self._limits.head_read)
         secure = transport.get_extra_info("ssl_object") is not None
         if secure:
             # What came encrypted and is not wanted yet stays in the kernel; by default 256 KiB of it are taken.
@@ -89,20 +85,13 @@ class Connection(asyncio.Protocol):
         return None
 
     def data_received(self, data: bytes) -> None:
-        if self.closing:
+        if self.closing or self._passed_by(data):
             return
         if not self._head_begun:
             self._head_begun = True
             if self.http.keep_alive_requests:  # else the time has been running since the client connected
                 self._deadline = self._loop.time() + self._limits.header_seconds
-        self._inbox.append(data)
-        if self._in_budget:
-            self._read_at_most(self._shared.reading.share)
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
-        else:  # the last read is still being handled
-            self._held = True
-            self.transport.pause_reading()
+        self.intake.put(data)
 
     def eof_received(self) -> None:
         """The client has hung up, or at least sends no more. An answer that is complete still goes out."""
@@ -164,11 +153,10 @@ class Connection(asyncio.Protocol):
         if self.http.answer_is_missing:
             return self.transport.abort()
         rest = self.http.rest()
-        if not linger or (rest == 0 and not self._inbox):
+        if not linger or (rest == 0 and not len(self.intake)):
             return self.transport.close()
         self._shared.connections.discard(self)
-        here = sum(map(len, self._inbox))
-        self._shared.lingerers.take(self.transport, rest=rest and max(0, rest - here), lost=self._lost)
+        self._shared.lingerers.take(self.transport, rest=rest and max(0, rest - len(self.intake)), lost=self._lost)
         return None
 
     # -- told by the HTTP
@@ -197,7 +185,11 @@ class Connection(asyncio.Protocol):
         """Hypercorn's words for: here is a request; start the application and say where its messages go."""
         stream = cast(HTTPStream, self.http.stream)
         mailbox = self._mailbox = Mailbox(
-            most_bytes=self._limits.head_read, wanted=self._body_wanted, ended=self._body_ended
+            budget=self._shared.reading,
+            least_bytes=self._limits.head_read,
+            most_bytes=self._limits.mailbox_bytes,
+            wanted=self._body_wanted,
+            ended=self._body_ended,
         )
         self._shared.start_request(
             call_application(
@@ -216,12 +208,13 @@ class Connection(asyncio.Protocol):
     async def _read(self) -> None:
         try:
             while not self.closing:
-                data = await self._next()
+                data = await self.intake.next()
                 if self.http.is_between_requests:
                     self._deadline = math.inf  # standing in our line is not the client's slowness
                     await self._shared.turns.come(data)
                     self._deadline = self._loop.time() + self._limits.header_seconds
                 await self.http.feed(data)
+                self.intake.handled(data)
         except (HungUp, asyncio.CancelledError):
             # Nobody waits for this task; let out, the exception would keep all frames and with them the connection.
             pass
@@ -234,40 +227,30 @@ class Connection(asyncio.Protocol):
             del self.http
             self._mailbox = None
 
-    async def _next(self) -> bytes:
-        while not self._inbox:
-            if self._held:
-                self._held = False
-                self.transport.resume_reading()
-            self._news = self._loop.create_future()
-            await self._news
-        return self._inbox.popleft()
+    def _passed_by(self, data: bytes) -> bool:
+        """The middle of a body goes straight to who waits for it, if nothing is in front of it: through the reader,
+        h11 and Hypercorn it would come out as it is, ten times later."""
+        mailbox = self._mailbox
+        if mailbox is None or not mailbox.has_room or not self.intake.is_idle or not self.http.passes_by(data):
+            return False
+        mailbox.put_now(data)
+        return True
 
     def _body_wanted(self, something_is_here: bool) -> None:
         if self.closing or not self.http.body_is_coming:
             return
         if not something_is_here:
             self.http.go_on()
-        self._in_budget = True
-        self._shared.reading.join()
-        share = self._shared.reading.share
-        self._read_at_most(share)
-        cast(Mailbox, self._mailbox).most_bytes = min(self._limits.mailbox_bytes, share)
+        self.intake.want_body()
 
     def _body_ended(self) -> None:
         self.http.set_surplus_aside()
-        self._leave_budget()
-
-    def _leave_budget(self) -> None:
-        if self._in_budget:
-            self._in_budget = False
-            self._shared.reading.leave()
-            self._read_at_most(self._limits.head_read)
+        self.intake.body_ended()
 
     def _between_requests(self) -> None:
         if self._shared.stopping:
             return self.close()
-        self._head_begun = self.http.head_is_incomplete or bool(self._inbox)
+        self._head_begun = self.http.head_is_incomplete or bool(len(self.intake))
         patience = self._limits.header_seconds if self._head_begun else self._limits.keep_alive_seconds
         self._deadline = self._loop.time() + patience
         return None
@@ -277,13 +260,10 @@ class Connection(asyncio.Protocol):
             return
         self.closing = True
         self._deadline = math.inf
-        self._leave_budget()
+        self.intake.body_ended()
         self.outbox.shut()
         if self._mailbox is not None:
             self._mailbox.close()
         # It may wait for something that never comes now. If it is the reader that ends it, it is on its way out.
         if self._reader is not None and self._reader is not asyncio.current_task():
             self._reader.cancel()
-
-    def _read_at_most(self, size: int) -> None:
-        self.transport.max_size = size  # type: ignore[attr-defined]  # the selector transport's; elsewhere it does nothing

@@ -8,6 +8,7 @@ from typing import Any, Protocol, cast
 from wsgiref.handlers import format_date_time
 
 import h11
+from h11._readers import ContentLengthReader
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event
 from hypercorn.protocol.events import Body, EndBody, Request, Response, StreamClosed
@@ -75,6 +76,16 @@ class Http1(H11Protocol):
         self.connection.receive_data(data)
         self.set_surplus_aside()
         await self._handle_events()
+
+    def passes_by(self, data: bytes) -> bool:
+        """Is this the middle of a body whose length is known? Then it has been counted and need not be fed."""
+        reader = self.connection._reader
+        if type(reader) is not ContentLengthReader or not self.body_is_coming or self.connection._receive_buffer:
+            return False
+        if len(data) >= reader._remaining:
+            return False  # the end is h11's affair
+        reader._remaining -= len(data)
+        return True
 
     def set_surplus_aside(self) -> None:
         """Bytes behind a request that was said to be the last (old clients end a body with one more CRLF): h11 would

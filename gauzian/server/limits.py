@@ -33,9 +33,8 @@ class ServerLimits:
     )  # one read until the application asks for the body: 1000 refused uploads cost 4 MB, not 250
     body_read: int = 512 * KIB  # one read of a wanted body, while few send: a piece costs some 100 us whatever its size
     body_read_least: int = 8 * KIB  # below this a byte costs noticeably more CPU
-    read_budget: int = (
-        4 * MIB
-    )  # divided by all who send a wanted body gives the size of one read, between the two above
+    read_budget: int = 6 * MIB  # of wanted bodies, received and not yet taken by the application, all together
+    read_parts: int = 6  # one read brings at most this part of what is left of the budget: the others want some, too
     mailbox_bytes: int = 256 * KIB  # received and not yet taken by the application, per request, before we stop reading
     small_body_bytes: int = (
         64 * KIB
@@ -43,7 +42,7 @@ class ServerLimits:
 
     # -- writing
     write_bytes: int = (
-        256 * KIB
+        64 * KIB
     )  # handed to the transport at once: the most that it keeps for a client that does not read
     write_idle_seconds: float = 60.0  # a client that accepts not one byte of our answer for so long is cut off
 

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from gauzian.bytebudget import ByteBudget
 from gauzian.errors import Message
 
 # What a message costs beside its bytes (a dict and its place in the queue). Without it a body in chunks of one byte
@@ -17,17 +18,40 @@ MESSAGE_COST = 256
 class Mailbox:
     """`receive` for the application on one side (`get`), for Hypercorn on the other (`put`).
 
-    `put` takes every message and then waits while `most_bytes` or more lie here: at most that and one message are held.
-    `wanted` is called once, at the first `get`, with whether something of the body is already here; `ended` when the
-    body is complete.
+    `put` takes every message and then waits while too much lies here: `least_bytes` until the body is wanted, then a
+    share of the budget, at most `most_bytes`. So that and one message are held. `wanted` is called once, at the first
+    `get`, with whether something of the body is already here; `ended` when the body is complete.
     """
 
-    __slots__ = ("_ended", "_messages", "_readers", "_wanted", "_writer", "closed", "held", "most_bytes")
+    __slots__ = (
+        "_budget",
+        "_counted",
+        "_ended",
+        "_least_bytes",
+        "_messages",
+        "_most_bytes",
+        "_readers",
+        "_wanted",
+        "_writer",
+        "closed",
+        "held",
+    )
 
-    def __init__(self, *, most_bytes: int, wanted: Callable[[bool], None], ended: Callable[[], None]) -> None:
-        self.most_bytes = most_bytes
+    def __init__(
+        self,
+        *,
+        budget: ByteBudget,
+        least_bytes: int,
+        most_bytes: int,
+        wanted: Callable[[bool], None],
+        ended: Callable[[], None],
+    ) -> None:
         self.held = 0
         self.closed = False
+        self._budget = budget
+        self._counted = False  # in the budget: from the first `get` until it is closed
+        self._least_bytes = least_bytes
+        self._most_bytes = most_bytes
         self._messages: deque[dict[str, Any]] = deque()
         self._readers: list[asyncio.Future[None]] = []  # an application may wait in two tasks at once
         self._writer: asyncio.Future[None] | None = None
@@ -46,18 +70,28 @@ class Mailbox:
             self._messages[-1]["more_body"] = False  # one message instead of two: small requests are many
             return None
         self._messages.append(message)
-        self.held += len(message["body"]) + MESSAGE_COST
+        self._hold(len(message["body"]) + MESSAGE_COST)
         self._wake_readers()
         # After the last message nothing of this body can come: the reader goes on, to notice when the client hangs up.
-        while self.held >= self.most_bytes and not self.closed and not last:
+        while self.is_full and not self.closed and not last:
             self._writer = asyncio.get_running_loop().create_future()
             await self._writer
         return None
 
+    @property
+    def has_room(self) -> bool:
+        """Is the body wanted, and may more of it come?"""
+        return self._counted and not self.is_full
+
+    def put_now(self, piece: bytes) -> None:
+        """`put` for a piece in the middle of a body; only while there is room."""
+        self._messages.append({"type": "http.request", "body": piece, "more_body": True})
+        self._hold(len(piece) + MESSAGE_COST)
+        self._wake_readers()
+
     async def get(self) -> Message:
         if self._wanted is not None:
-            wanted, self._wanted = self._wanted, None
-            wanted(bool(self._messages))
+            self._begin(self._wanted)
         while not self._messages:
             if self.closed:
                 return {"type": "http.disconnect"}
@@ -68,16 +102,35 @@ class Mailbox:
             finally:
                 self._readers.remove(waiter)
         message = self._messages.popleft()
-        self.held -= len(message["body"]) + MESSAGE_COST
-        if self.held < self.most_bytes:
+        self._hold(-len(message["body"]) - MESSAGE_COST)
+        if not self.is_full:
             self._wake_writer()
         return message
 
     def close(self) -> None:
         """The client is gone or has its answer. What is here can still be taken; then `get` says so, always."""
         self.closed = True
+        if self._counted:
+            self._counted = False
+            self._budget.held -= self.held
         self._wake_readers()
         self._wake_writer()
+
+    @property
+    def is_full(self) -> bool:
+        return self.held >= (min(self._most_bytes, self._budget.share) if self._counted else self._least_bytes)
+
+    def _begin(self, wanted: Callable[[bool], None]) -> None:
+        self._wanted = None
+        if not self.closed:
+            self._counted = True
+            self._budget.held += self.held
+        wanted(bool(self._messages))
+
+    def _hold(self, size: int) -> None:
+        self.held += size
+        if self._counted:
+            self._budget.held += size
 
     def _wake_readers(self) -> None:
         for waiter in self._readers:

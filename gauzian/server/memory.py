@@ -1,4 +1,4 @@
-"""What the process holds: a shared budget for reads, and glibc made to give back what was freed."""
+"""What the process holds: glibc made to give back what was freed."""
 
 from __future__ import annotations
 
@@ -12,28 +12,6 @@ _M_MMAP_THRESHOLD = -3
 
 # Above all pieces and batches: mapping those each time anew costs several times their hashing.
 _MAPPED_FROM = 16 * 1024 * 1024
-
-
-class ReadBudget:
-    """`share` is what one connection may read at once, so that all who send a body stay within `total` together."""
-
-    __slots__ = ("_least", "_most", "_total", "readers", "share")
-
-    def __init__(self, *, total: int, least: int, most: int) -> None:
-        self._total, self._least, self._most = total, least, most
-        self.readers = 0
-        self.share = most
-
-    def join(self) -> None:
-        self.readers += 1
-        self._divide()
-
-    def leave(self) -> None:
-        self.readers -= 1
-        self._divide()
-
-    def _divide(self) -> None:
-        self.share = max(self._least, min(self._most, self._total // max(1, self.readers)))
 
 
 class Allocator:

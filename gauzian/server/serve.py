@@ -15,12 +15,13 @@ from hypercorn.asyncio.lifespan import Lifespan
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.utils import LifespanTimeoutError
 
+from gauzian.bytebudget import ByteBudget
 from gauzian.errors import ASGIApp, Message, Receive, Scope, Send
 from gauzian.server.accept import Door, bind, raise_file_limit
 from gauzian.server.framing import HttpConfig
 from gauzian.server.limits import ServerLimits
 from gauzian.server.linger import Lingerers
-from gauzian.server.memory import Allocator, Keeper, ReadBudget
+from gauzian.server.memory import Allocator, Keeper
 from gauzian.server.pulse import MOST_SECONDS, Pulse
 from gauzian.server.shared import Shared
 from gauzian.server.turns import Turns
@@ -149,7 +150,12 @@ class Server:
             limits=limits,
             lingerers=Lingerers(limits),
             turns=Turns(limits.begun_per_turn),
-            reading=ReadBudget(total=limits.read_budget, least=limits.body_read_least, most=limits.body_read),
+            reading=ByteBudget(
+                limits.read_budget,
+                least=limits.body_read_least,
+                most=limits.body_read,
+                parts=limits.read_parts,
+            ),
             state={},
         )
 

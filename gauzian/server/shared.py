@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from hypercorn.asyncio.worker_context import WorkerContext
 
+from gauzian.bytebudget import ByteBudget
 from gauzian.errors import ASGIApp
 from gauzian.server.framing import HttpConfig
 from gauzian.server.limits import ServerLimits
 from gauzian.server.linger import Lingerers
-from gauzian.server.memory import ReadBudget
 from gauzian.server.turns import Turns
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Shared:
     context: WorkerContext
     limits: ServerLimits
     lingerers: Lingerers
-    reading: ReadBudget
+    reading: ByteBudget
     turns: Turns
     state: dict[str, Any]  # what the application's lifespan left for its requests
     changed: asyncio.Event = field(default_factory=asyncio.Event)  # a request or a connection has ended

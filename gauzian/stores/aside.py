@@ -11,13 +11,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from hashlib import sha256 as new_sha256
 from typing import ParamSpec, TypeVar
 
-from xxhash import xxh3_128
-
-from gauzian.errors import DigestMismatch
-from gauzian.stores.base import StoredObject
 from gauzian.stores.files import write_all
 
 P = ParamSpec("P")
@@ -27,8 +22,7 @@ T = TypeVar("T")
 class Aside:
     """`commit` makes the bytes that were taken the object `place`; `abandon` takes back whatever there is.
 
-    `temporary` is a path on the same file system that nobody else uses. The bytes are hashed here because they are here
-    anyway: it frees the event loop and costs no hop of its own.
+    `temporary` is a path on the same file system that nobody else uses.
     """
 
     def __init__(self, temporary: str, place: str, *, nameless: bool, fsync: bool) -> None:
@@ -38,27 +32,15 @@ class Aside:
         self._fsync = fsync
         self._fd = -1
         self._named = ""  # what would be left: the temporary file, then the object
-        self._size = 0
-        self._sha256 = new_sha256()
-        self._xxh3 = xxh3_128()
 
     def take(self, pieces: Sequence[bytes]) -> None:
         if self._fd < 0:
             self._open()
         write_all(self._fd, pieces)
-        for piece in pieces:
-            self._size += len(piece)
-            self._sha256.update(piece)
-            self._xxh3.update(piece)
 
-    def commit(self, pieces: Sequence[bytes], *, size: int | None, sha256: bytes | None) -> StoredObject:
+    def commit(self, pieces: Sequence[bytes]) -> None:
         """The last pieces; afterwards the object is there, durable. All in one hop: a tiny object has no other."""
         self.take(pieces)
-        stored = StoredObject(self._size, self._sha256.digest(), self._xxh3.digest())
-        if size is not None and stored.size != size:
-            raise ValueError(f"{stored.size} bytes came instead of {size}")
-        if sha256 is not None and stored.sha256 != sha256:
-            raise DigestMismatch
         if self._fsync:
             os.fsync(self._fd)
         if self._nameless:
@@ -69,7 +51,6 @@ class Aside:
             self._rename()
         if self._fsync:
             sync_directory(os.path.dirname(self._place))
-        return stored
 
     def abandon(self) -> None:
         """Leave nothing: no descriptor, no temporary file, and no object if it had just got its name."""

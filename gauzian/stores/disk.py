@@ -15,13 +15,15 @@ from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
+from gauzian.bytebudget import Held
 from gauzian.errors import StoreDown
 from gauzian.metrics import Metrics
 from gauzian.stores.aside import Aside, has_nameless_files, sync_directory
 from gauzian.stores.base import ListedObject, ObjectMissing, StoredObject
 from gauzian.stores.files import Batch, FilePieces, file_work
 from gauzian.stores.keys import is_key, require_key, shard
-from gauzian.stores.threads import MIB, FileThreads, Joined, Strand
+from gauzian.stores.tally import Tally
+from gauzian.stores.threads import MIB, FileThreads, Strand
 from gauzian.stores.tmpdir import TemporaryDirectory
 from gauzian.stores.watching import Watch
 
@@ -81,20 +83,21 @@ class DiskStore:
     ) -> StoredObject:
         aside = Aside(self.temporary.next(), self._place(key), nameless=self._nameless, fsync=self._fsync)
         strand = Strand(self._threads)
-        with Watch(self._metrics, "put") as watch, self._threads.writing as share:
+        tally = Tally(size=size, sha256=sha256)
+        batch = Batch(self._threads.writing)
+        with Watch(self._metrics, "put") as watch:
             try:
-                batch = Batch(share)
                 source = aiter(pieces)
-                taken = 0
                 while (piece := await watch.next(source)) is not None:
-                    taken += len(piece)
-                    if size is not None and taken > size:
-                        raise ValueError(f"more than {size} bytes came")
+                    tally.add(piece)
                     if batch.full:  # asked late, so that the last pieces go with the commit
-                        await file_work(strand.run(aside.take, batch.take()))
+                        await batch.hand_over(lambda pieces: file_work(strand.run(aside.take, pieces)))
                     batch.add(piece)
-                return await file_work(strand.run(aside.commit, batch.take(), size=size, sha256=sha256))
+                stored = tally.finish()
+                await batch.hand_over(lambda pieces: file_work(strand.run(aside.commit, pieces)))
+                return stored
             except BaseException:
+                batch.drop()
                 if strand.begun:
                     await strand.end(aside.abandon)
                 raise
@@ -103,7 +106,7 @@ class DiskStore:
     async def get(self, key: str, *, start: int = 0, length: int | None = None) -> AsyncIterator[AsyncIterator[bytes]]:
         file = _OpenFile(self._place(key))
         strand = Strand(self._threads)
-        share = Joined(self._threads.reading)
+        held = Held(self._threads.reading)
         try:
             with Watch(self._metrics, "get"):
                 try:
@@ -113,9 +116,9 @@ class DiskStore:
                         raise ObjectMissing(key) from None
                     raise
             end = file.size if length is None else min(file.size, start + length)
-            yield FilePieces(file.fd, start, end, share=share, threads=self._threads, strand=strand)
+            yield FilePieces(file.fd, start, end, held=held, threads=self._threads, strand=strand)
         finally:
-            share.leave()
+            held.drop()
             if strand.idle:
                 file.close()
             else:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
+from gauzian.bytebudget import ByteBudget, Held
 from gauzian.errors import StoreDown, StoreFull
-from gauzian.stores.threads import MIB, FairShare, FileThreads, Joined, Strand
+from gauzian.stores.threads import MIB, FileThreads, Strand
 
 log = logging.getLogger(__name__)
 
@@ -34,22 +35,33 @@ async def file_work(work: Awaitable[T]) -> T:
 class Batch:
     """Pieces on their way to a file, collected until they are worth a hop to a thread."""
 
-    def __init__(self, share: FairShare) -> None:
-        self._share = share
+    def __init__(self, budget: ByteBudget) -> None:
         self.pieces: list[bytes] = []
-        self.size = 0
+        self._held = Held(budget)
 
     def add(self, piece: bytes) -> None:
         self.pieces.append(piece)
-        self.size += len(piece)
+        self._held.hold(len(piece))
+
+    @property
+    def size(self) -> int:
+        return self._held.size
 
     @property
     def full(self) -> bool:
-        return self.size >= self._share.each or len(self.pieces) >= _MOST_PIECES
+        return self.size >= self._held.budget.share or len(self.pieces) >= _MOST_PIECES
 
-    def take(self) -> list[bytes]:
-        pieces, self.pieces, self.size = self.pieces, [], 0
-        return pieces
+    async def hand_over(self, take: Callable[[list[bytes]], Awaitable[None]]) -> None:
+        """All that has been collected; it is ours, and counts, until `take` has ended."""
+        pieces, self.pieces = self.pieces, []
+        try:
+            await take(pieces)
+        finally:
+            self._held.drop()
+
+    def drop(self) -> None:
+        self.pieces.clear()
+        self._held.drop()
 
 
 def write_all(fd: int, pieces: Sequence[bytes]) -> None:
@@ -75,14 +87,15 @@ class FilePieces:
 
     What lies in the page cache is read right here on the event loop: RWF_NOWAIT promises not to wait for the disk, and
     a hop to a thread costs three times the copy. The rest is read in a thread, with word to the kernel what comes next.
-    `share` is joined at the first piece; whoever made it leaves it: a dropped iterator ends nobody knows when.
+    A piece counts in `held` until the next one is asked for; whoever made that drops the last one: a dropped iterator
+    ends nobody knows when.
     """
 
-    def __init__(self, fd: int, start: int, end: int, *, share: Joined, threads: FileThreads, strand: Strand) -> None:
+    def __init__(self, fd: int, start: int, end: int, *, held: Held, threads: FileThreads, strand: Strand) -> None:
         self._fd = fd
         self._at = start
         self._end = end
-        self._share = share
+        self._held = held
         self._cached = threads.cached
         self._strand = strand
 
@@ -90,7 +103,8 @@ class FilePieces:
         return self
 
     async def __anext__(self) -> bytes:
-        want = min(self._share.join(), self._end - self._at)
+        self._held.drop()
+        want = min(self._held.budget.share, self._end - self._at)
         if want <= 0:
             raise StopAsyncIteration
         piece = self._cached.read(self._fd, want, self._at)
@@ -99,6 +113,7 @@ class FilePieces:
         if not piece:
             raise StopAsyncIteration  # shorter than it was: the caller counts
         self._at += len(piece)
+        self._held.hold(len(piece))
         return piece
 
 

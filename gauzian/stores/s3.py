@@ -17,6 +17,7 @@ from pathlib import Path
 
 import aiohttp
 
+from gauzian.bytebudget import ByteBudget
 from gauzian.errors import StoreDown
 from gauzian.metrics import Metrics
 from gauzian.stores.base import ListedObject, ObjectMissing, StoredObject
@@ -28,7 +29,7 @@ from gauzian.stores.s3_listing import ListingPage
 from gauzian.stores.s3_signing import Signer
 from gauzian.stores.s3_wire import ReceivedPieces, S3Wire, SmallFirstReads
 from gauzian.stores.spool import Spool
-from gauzian.stores.threads import KIB, MIB, FairShare, FileThreads
+from gauzian.stores.threads import KIB, MIB, FileThreads
 from gauzian.stores.watching import Watch
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ async def open_s3(
         read_bufsize=_READ_BUFFER_BYTES,
     ) as session:
         store = S3Store(
-            S3Wire(session, signer, reading=FairShare(_READING_BYTES, least=64 * KIB, most=512 * KIB)),
+            S3Wire(session, signer, reading=ByteBudget(_READING_BYTES, least=64 * KIB, most=512 * KIB, parts=4)),
             spool_dir=spool_dir,
             threads=threads,
             stall_seconds=read_seconds,

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable
-from hashlib import sha256 as new_sha256
 
 from aiohttp import Payload
 from aiohttp.abc import AbstractStreamWriter
-from xxhash import xxh3_128
 
 from gauzian.errors import DigestMismatch
 from gauzian.stores.base import StoredObject
+from gauzian.stores.tally import Tally
 from gauzian.stores.watching import Watch
 
 
@@ -34,7 +33,6 @@ class SentBody(Payload):
         super().__init__(None)
         self._size = self._length = size
         self._source = aiter(pieces)
-        self._expected_sha256 = sha256
         self._watch = watch
         self._stall_seconds = stall_seconds
         self._loop = asyncio.get_running_loop()
@@ -42,15 +40,15 @@ class SentBody(Payload):
         self._transport: asyncio.WriteTransport | None = None
         self._untaken_since: float | None = None
         self._ended: asyncio.Event | None = None
-        self._sha256 = new_sha256()
-        self._xxh3 = xxh3_128()
+        self._tally = Tally(size=size, sha256=sha256)
         self.error: BaseException | None = None
         """What `pieces` raised, or what was wrong with what it gave."""
         self.committed = False
         """The last byte was handed over: from here on the object may be there."""
 
     def stored(self) -> StoredObject:
-        return StoredObject(self._length, self._sha256.digest(), self._xxh3.digest())
+        """Once the store has taken it."""
+        return self._tally.finish()
 
     async def settled(self) -> None:
         """Return when nobody uses `pieces` any more."""
@@ -82,22 +80,14 @@ class SentBody(Payload):
             self._ended.set()
 
     async def _send(self, writer: AbstractStreamWriter) -> None:
-        sent = 0
         last: bytes | None = None
         while (piece := await self._next()) is not None:
-            sent += len(piece)
-            if sent > self._length:
-                raise self._wrong(ValueError(f"more than {self._length} bytes came"))
-            self._sha256.update(piece)
-            self._xxh3.update(piece)
-            if sent == self._length:
+            self._count(piece)
+            if self._tally.size == self._length:
                 last = piece
             else:
                 await self._hand_over(writer, piece)
-        if sent != self._length:
-            raise self._wrong(ValueError(f"{sent} bytes came instead of {self._length}"))
-        if self._expected_sha256 is not None and self._sha256.digest() != self._expected_sha256:
-            raise self._wrong(DigestMismatch())
+        self._check()
         self.committed = True
         if last is not None:
             await self._hand_over(writer, last)
@@ -111,9 +101,19 @@ class SentBody(Payload):
             self.error = error
             raise
 
-    def _wrong(self, error: Exception) -> Exception:
-        self.error = error
-        return error
+    def _count(self, piece: bytes) -> None:
+        try:
+            self._tally.add(piece)
+        except ValueError as error:
+            self.error = error
+            raise
+
+    def _check(self) -> None:
+        try:
+            self._tally.finish()
+        except (ValueError, DigestMismatch) as error:
+            self.error = error
+            raise
 
     async def _hand_over(self, writer: AbstractStreamWriter, piece: bytes) -> None:
         self._untaken_since = self._loop.time()

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any
+from typing import Any, SupportsIndex
 
 import aiohttp
 from aiohttp.connector import Connection
 
+from gauzian.bytebudget import ByteBudget, Held
 from gauzian.stores.s3_answers import FOREIGN, Answer, read_answer, seam, unanswered
 from gauzian.stores.s3_body import SentBody
 from gauzian.stores.s3_listing import BadListing, ListingPage
 from gauzian.stores.s3_signing import Signer
-from gauzian.stores.threads import KIB, FairShare, Joined, outlast
+from gauzian.stores.threads import KIB, outlast
 
 _PIECE_BYTES = 256 * KIB
 _FIRST_READ_BYTES = 32 * KIB
@@ -31,7 +32,7 @@ class SmallFirstReads(aiohttp.TCPConnector):
         return connection
 
 
-def _read_at_most(connection: Connection, size: int) -> None:
+def _read_at_most(connection: Connection, size: SupportsIndex) -> None:
     if connection.transport is not None:
         connection.transport.max_size = size  # type: ignore[attr-defined]  # the selector transport's; elsewhere unused
 
@@ -39,7 +40,7 @@ def _read_at_most(connection: Connection, size: int) -> None:
 class S3Wire:
     """`reading`: what all objects that are being read may hold together, divided among them."""
 
-    def __init__(self, session: aiohttp.ClientSession, signer: Signer, *, reading: FairShare) -> None:
+    def __init__(self, session: aiohttp.ClientSession, signer: Signer, *, reading: ByteBudget) -> None:
         self._session = session
         self._signer = signer
         self._reading = reading
@@ -138,28 +139,30 @@ def _look_at(request: asyncio.Task[None]) -> None:
 class ReceivedPieces:
     """The bytes of an answer as they come, one piece per `__anext__`; what is not asked for waits in the store."""
 
-    def __init__(self, response: aiohttp.ClientResponse, share: FairShare) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, budget: ByteBudget) -> None:
         self._response = response
-        self._share = Joined(share)
+        self._held = Held(budget)
 
     def close(self) -> None:
         """Frees everything at once: a connection with bytes still to come is closed, not read to its end."""
-        self._share.leave()
+        self._held.drop()
         self._response.close()
 
     def __aiter__(self) -> ReceivedPieces:
         return self
 
     async def __anext__(self) -> bytes:
+        self._held.drop()
         try:
             if self._response.connection is not None:  # None: all of it has come
-                _read_at_most(self._response.connection, self._share.join())
+                _read_at_most(self._response.connection, self._held.budget)
             # As it lies there: read(n) would raise what aiohttp may hold to twice n, for good.
             piece = await self._response.content.readany()
         except (*FOREIGN, RuntimeError) as error:  # RuntimeError: what aiohttp calls a connection that has just gone
             raise unanswered("get", error) from error
         if not piece:
             raise StopAsyncIteration
+        self._held.hold(len(piece))
         return piece
 
 

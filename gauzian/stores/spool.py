@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from types import TracebackType
 
+from gauzian.bytebudget import Held
 from gauzian.errors import BodyTooLarge
 from gauzian.stores.files import Batch, FilePieces, file_work, write_all
-from gauzian.stores.threads import KIB, FileThreads, Joined, Strand
+from gauzian.stores.threads import KIB, FileThreads, Strand
 
 # So few bytes never see the disk: a small chunk costs no file.
 _MOST_IN_MEMORY = 64 * KIB
@@ -30,19 +31,17 @@ class Spool:
         self._batch = Batch(threads.writing)
         self._strand = Strand(threads)
         self._fd = -1
-        self._writing = Joined(threads.writing)
-        self._reading = Joined(threads.reading)
+        self._reading = Held(threads.reading)
         self.size = 0
 
     async def __aenter__(self) -> Spool:
-        self._writing.join()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._writing.leave()
-        self._reading.leave()
+        self._batch.drop()
+        self._reading.drop()
         if self._strand.begun:
             await self._strand.end(self._close)  # in a thread: closing frees the blocks
 
@@ -58,7 +57,6 @@ class Spool:
         """No more will be written; how many bytes there are."""
         if self._strand.begun or self._batch.size > _MOST_IN_MEMORY:
             await self._flush()
-        self._writing.leave()  # one budget at a time
         return self.size
 
     async def pieces(self) -> AsyncIterator[bytes]:
@@ -67,12 +65,12 @@ class Spool:
             for piece in self._batch.pieces:
                 yield piece
             return
-        file = FilePieces(self._fd, 0, self.size, share=self._reading, threads=self._threads, strand=self._strand)
+        file = FilePieces(self._fd, 0, self.size, held=self._reading, threads=self._threads, strand=self._strand)
         async for piece in file:
             yield piece
 
     async def _flush(self) -> None:
-        await file_work(self._strand.run(self._append, self._batch.take()))
+        await self._batch.hand_over(lambda pieces: file_work(self._strand.run(self._append, pieces)))
 
     def _append(self, pieces: list[bytes]) -> None:
         if self._fd < 0:

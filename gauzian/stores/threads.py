@@ -15,6 +15,7 @@ from typing import ParamSpec, TypeVar, cast
 
 import anyio
 
+from gauzian.bytebudget import ByteBudget
 from gauzian.stores.cached import CachedReads
 
 log = logging.getLogger(__name__)
@@ -54,49 +55,6 @@ async def outlast(work: Awaitable[object], *, seconds: float) -> None:
         raise cancelled
 
 
-class FairShare:
-    """A budget in bytes, divided by how many use it now: `with share: ... share.each`."""
-
-    def __init__(self, total: int, *, least: int, most: int) -> None:
-        self.total = total
-        self.least = least
-        self.most = most
-        self.active = 0
-
-    def __enter__(self) -> FairShare:
-        self.active += 1
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.active -= 1
-
-    @property
-    def each(self) -> int:
-        return min(self.most, max(self.least, self.total // max(1, self.active)))
-
-
-class Joined:
-    """A share in a budget from its first use on: an object opened ahead of its turn takes nothing from the others."""
-
-    __slots__ = ("_in", "_share")
-
-    def __init__(self, share: FairShare) -> None:
-        self._share = share
-        self._in = False
-
-    def join(self) -> int:
-        """Bytes that may be held now."""
-        if not self._in:
-            self._in = True
-            self._share.__enter__()
-        return self._share.each
-
-    def leave(self) -> None:
-        if self._in:
-            self._in = False
-            self._share.__exit__()
-
-
 class FileThreads:
     """A few threads for file work, and what their users may hold in memory: `async with FileThreads() as threads`.
 
@@ -106,8 +64,8 @@ class FileThreads:
     def __init__(self, workers: int = 8, *, write_bytes: int = 6 * MIB, read_bytes: int = 4 * MIB) -> None:
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="files")
         # A hop costs some 50 us: below 64 KiB it outweighs the copying, above 512 KiB nothing is gained any more.
-        self.writing = FairShare(write_bytes, least=16 * KIB, most=512 * KIB)
-        self.reading = FairShare(read_bytes, least=64 * KIB, most=512 * KIB)
+        self.writing = ByteBudget(write_bytes, least=16 * KIB, most=512 * KIB, parts=4)
+        self.reading = ByteBudget(read_bytes, least=64 * KIB, most=512 * KIB, parts=4)
         self.cached = CachedReads(self.reading.most)
 
     async def __aenter__(self) -> FileThreads:

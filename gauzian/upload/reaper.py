@@ -109,12 +109,25 @@ class Reaper:
         await self._store.put(f"{_MARK}{instance}", _one_piece(str(instance).encode()), size=36)
 
     async def _round(self, report: Report, *, dry_run: bool) -> None:
+        """To the end, page by page: clients may leave more behind than one page per round would ever take away."""
+        if dry_run:
+            async with self._database.connection() as conn:
+                report.uploads += await care.count_removable(conn, ttl=self._ttl)
+            return
+        while await self._remove_page(report):
+            pass
+        async with self._database.connection() as conn:
+            while await care.remove_tombstones(conn, ttl=self._ttl, most=_BATCH) >= _BATCH:
+                pass
+            while await accounts.remove_expired_tokens(conn, limit=_BATCH) >= _BATCH:
+                pass
+
+    async def _remove_page(self, report: Report) -> bool:
+        """Whether there may be another: this one was full, and something could be removed, so the next is another."""
         async with self._database.connection() as conn:
             untouched = await care.list_untouched(conn, ttl=self._ttl, most=_BATCH)
             halves = await care.list_half_removed(conn, most=_BATCH)
-        if dry_run:
-            report.uploads += len(untouched) + len(halves)
-            return
+        before = report.uploads
         for file_id in untouched:
             if await self._expire(file_id):
                 report.uploads += 1
@@ -123,9 +136,7 @@ class Reaper:
         for file_id in halves:
             report.uploads += 1
             await self._removal.remove_objects(file_id)
-        async with self._database.connection() as conn:
-            await care.remove_tombstones(conn, ttl=self._ttl, most=_BATCH)
-            await accounts.remove_expired_tokens(conn, limit=_BATCH)
+        return report.uploads > before and _BATCH in (len(untouched), len(halves))
 
     async def _expire(self, file_id: UUID) -> bool:
         """Abort one upload unless something has happened to it since we asked."""
@@ -184,6 +195,9 @@ async def keep_reaping(reaper: Reaper, *, every: timedelta, sweep_every: timedel
             report = await reaper.reap(sweep=sweep)
         except ApiError as error:
             log.warning("reaping failed, trying again next time: %s", error)
+            continue
+        except Exception:  # nobody waits for this task: it would be gone without a word, and litter stay for ever
+            log.exception("reaping failed, trying again next time")
             continue
         if sweep and not report.elsewhere:
             next_sweep = anyio.current_time() + sweep_every.total_seconds()

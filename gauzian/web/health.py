@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import logging
 import time
 from collections.abc import Awaitable, Callable
 
@@ -14,6 +15,8 @@ from starlette.responses import PlainTextResponse, Response
 from gauzian import metrics
 from gauzian.errors import ApiError, NotSignedIn
 from gauzian.web.drain import Draining
+
+log = logging.getLogger(__name__)
 
 Check = Callable[[], Awaitable[None]]
 
@@ -60,6 +63,9 @@ class Health:
             failing[part] = error.code
         except TimeoutError:
             failing[part] = "timeout"
+        except Exception:  # whatever it is, this part is not well, and the others still have their lines
+            log.exception("a part could not be asked", extra={"part": part})
+            failing[part] = ApiError.code
 
 
 class Numbers:

@@ -12,16 +12,24 @@ from gauzian.errors import (
     ApiError,
     ASGIApp,
     ClientGone,
+    DownloadsBusy,
     InternalError,
     Message,
     MethodNotAllowed,
     NotFound,
+    QuotaExceeded,
     Receive,
     Scope,
     Send,
+    ShuttingDown,
+    SignInBusy,
+    UploadsBusy,
 )
 
 log = logging.getLogger(__name__)
+
+# Their status begins with a 5, but nothing has failed: a client could fill the log with errors at will.
+_ON_PURPOSE = (QuotaExceeded, UploadsBusy, DownloadsBusy, SignInBusy, ShuttingDown)
 
 
 async def say_no(error: ApiError, send: Send, *, head_only: bool = False) -> None:
@@ -74,9 +82,10 @@ class AnswerErrors:
         except Exception as error:
             refusal = _as_refusal(error)
             self.count(refusal.code)
-            if refusal.answer_status >= 500:
+            if refusal.answer_status >= 500 and not isinstance(refusal, _ON_PURPOSE):
                 log.error(
                     "request failed",
+                    extra={"code": refusal.code},
                     exc_info=None if isinstance(error, ApiError) and error.__cause__ is None else error,
                 )
             if started:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -238,6 +239,27 @@ async def test_an_interrupted_initialization_is_begun_anew(new_path: Path) -> No
     (unfinished / "PG_VERSION").write_text("half")
     async with embedded_postgres(new_path) as url:
         assert ask(url, "SELECT 1") == [(1,)]
+    assert not unfinished.exists()
+
+
+def test_an_initialization_that_outlived_its_owner_is_removed_as_often_as_it_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = home_of(tmp_path)
+    unfinished = home.root / "unfinished-1"
+    unfinished.mkdir()
+    (unfinished / "base").mkdir()
+    really, writes = os.rmdir, 2
+
+    def it_has_just_written(path: str, **more: int | None) -> None:
+        nonlocal writes
+        if writes and os.fspath(path).endswith("base"):
+            writes -= 1
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), path)
+        really(path, **more)
+
+    monkeypatch.setattr(os, "rmdir", it_has_just_written)
+    assert [home.remove_unfinished() for _ in range(3)] == [False, False, True]
     assert not unfinished.exists()
 
 

@@ -116,6 +116,16 @@ async def test_a_directory_that_is_not_in_order_stops_before_the_database(
         await migrate("postgresql://nobody@/nowhere?host=/nonexistent", tmp_path)
 
 
-async def test_no_database_is_said_plainly() -> None:
+async def test_no_database_is_said_plainly(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(DatabaseDown):
         await migrate("postgresql://nobody@/nowhere?host=/nonexistent", MIGRATIONS)
+    assert "/nonexistent" in caplog.text, "why, for the operator"
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:hunter22@h/d?bogus=1", "postgresql://u:hunter22%zz@h/d", "postgresql://u:hunter22@[::1/d"]
+)
+async def test_a_url_that_is_none_is_named_and_its_password_is_not(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(MigrationError, match="DATABASE_URL") as caught:
+        await migrate(url, MIGRATIONS)
+    assert "hunter22" not in str(caught.value) + caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import signal
 import subprocess
@@ -101,6 +102,22 @@ def test_a_file_survives_a_stop_and_a_kill_and_each_start_is_quick(data: Path) -
         user.call("POST", f"/drive/finalize_upload/{open_upload}/completed")
         assert download(user, open_upload) == CONTENT
     assert wait_for(lambda: not processes_under(data), 10), processes_under(data)
+
+
+def test_a_start_that_is_told_to_stop_stops_its_database_too_and_the_next_one_works(data: Path) -> None:
+    given = {"PATH": os.environ["PATH"], "PORT": "0", "DATA_DIR": str(data)}
+    with subprocess.Popen(
+        [sys.executable, "app.py"], cwd=ROOT, env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        assert wait_for(lambda: bool(processes_under(data)), 20), "its initdb"
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=30)
+        assert process.returncode == 0
+    assert b"Traceback" not in output
+    assert b"is ready" not in output
+    assert wait_for(lambda: not processes_under(data), 10), processes_under(data)
+    with started(data) as server:
+        assert ask(server.port, "GET", "/health/ready")[0] == 200
 
 
 def test_on_sigterm_uploads_in_flight_finish_and_probes_read_503(data: Path) -> None:
@@ -206,7 +223,8 @@ def test_reap_and_scrub_work_beside_the_running_service_and_find_what_is_broken(
 
 
 def test_logs_tell_of_the_refusal_and_of_nobody(data: Path) -> None:
-    with started(data, MAX_CONCURRENT_UPLOADS="1", LOG_FORMAT="json") as server:
+    misspelt = {"MAX_CONCURENT_UPLOADS": "7"}
+    with started(data, MAX_CONCURRENT_UPLOADS="1", LOG_FORMAT="json", **misspelt) as server:
         user = User.register(server.port)
         file_id = user.initialize(10)
         path = f"/drive/upload_chunk_binary?file_id={file_id}&index=0&iv=AAAA"
@@ -234,5 +252,7 @@ def test_logs_tell_of_the_refusal_and_of_nobody(data: Path) -> None:
     text = log.read_text()
     assert '"msg": "Upload rejected: too many concurrent uploads"' in text
     assert '"msg": "Max concurrent uploads: 1"' in text
+    lines = [json.loads(line)["msg"] for line in text.splitlines() if not line.startswith("GAUZIAN is ready: ")]
+    assert "MAX_CONCURENT_UPLOADS is no setting; did you mean MAX_CONCURRENT_UPLOADS?" in lines
     for secret in (user.token, "example.org", "Bench-Password-1", "AAAA"):
         assert secret not in text

@@ -126,6 +126,7 @@ def serving(request: pytest.FixtureRequest) -> Run:
         if not task.cancelled():
             task.result()
         assert server.open_connections == 0
+        assert running.shared.reading.held == 0
         await until(lambda: len(asyncio.all_tasks()) <= tasks_before)
         await until(lambda: files_open() <= files_before)
 

@@ -5,6 +5,7 @@ import hashlib
 import inspect
 import json
 import random
+from asyncio.selector_events import _SelectorSocketTransport
 from importlib.metadata import version
 from typing import Any, get_type_hints
 
@@ -50,6 +51,8 @@ def test_what_we_use_of_hypercorn_and_h11_is_still_there() -> None:
     assert type(connection._receive_buffer) is ReceiveBuffer
     assert hasattr(connection, "client_is_waiting_for_100_continue")
     assert ContentLengthReader(3)._remaining == 3
+    assert names_used_in(ContentLengthReader.__call__) >= {"_remaining", "maybe_extract_at_most"}
+    assert "max_size" in names_used_in(_SelectorSocketTransport._read_ready__data_received)  # asked at each read
     ours = {name for name in vars(PassThrough) if not name.startswith("_s") and callable(getattr(PassThrough, name))}
     theirs = {name for name in vars(ReceiveBuffer) if callable(getattr(ReceiveBuffer, name))}
     assert theirs - ours == {"_extract"}  # a new way to look inside the buffer must be known to ours

@@ -4,16 +4,24 @@ import asyncio
 
 import pytest
 
+from gauzian.bytebudget import ByteBudget
 from gauzian.server.mailbox import MESSAGE_COST, Mailbox
 
 
 class Noted:
     """A mailbox and what it told its connection."""
 
-    def __init__(self, most_bytes: int = 1000) -> None:
+    def __init__(self, most_bytes: int = 1000, *, wanted_bytes: int | None = None, total: int = 1_000_000) -> None:
         self.wanted: list[bool] = []
         self.ended = 0
-        self.box = Mailbox(most_bytes=most_bytes, wanted=self.wanted.append, ended=self.end)
+        self.budget = ByteBudget(total, least=1, most=1_000_000, parts=1)
+        self.box = Mailbox(
+            budget=self.budget,
+            least_bytes=most_bytes,
+            most_bytes=most_bytes if wanted_bytes is None else wanted_bytes,
+            wanted=self.wanted.append,
+            ended=self.end,
+        )
 
     def end(self) -> None:
         self.ended += 1
@@ -167,3 +175,60 @@ async def test_a_closed_box_takes_nothing_more() -> None:
     await noted.box.put(piece(b"a"))
     assert noted.box.held == 0
     assert await noted.box.get() == DISCONNECT
+
+
+@pytest.mark.anyio
+async def test_a_body_counts_in_the_budget_from_when_it_is_wanted_until_it_is_taken_or_the_box_is_closed() -> None:
+    noted = Noted(wanted_bytes=10_000)
+    await noted.box.put(piece(b"a" * 100))
+    await noted.box.put(piece(b"b" * 50))
+    assert noted.budget.held == 0  # nobody wants it yet: that is bounded by itself
+    await noted.box.get()
+    assert noted.budget.held == noted.box.held == MESSAGE_COST + 50
+    await noted.box.put(piece(b"c" * 10))
+    assert noted.budget.held == 2 * MESSAGE_COST + 60
+    noted.box.close()
+    noted.box.close()
+    assert noted.budget.held == 0
+    assert (await noted.box.get())["body"] == b"b" * 50  # what is here can still be taken, and counts no more
+    assert noted.budget.held == 0
+
+
+@pytest.mark.anyio
+async def test_a_box_that_was_closed_before_its_body_was_wanted_never_counts() -> None:
+    noted = Noted()
+    await noted.box.put(piece(b"a"))
+    noted.box.close()
+    await noted.box.get()
+    assert await noted.box.get() == DISCONNECT
+    assert noted.budget.held == 0
+
+
+@pytest.mark.anyio
+async def test_a_wanted_body_waits_as_soon_as_others_have_used_the_budget_up() -> None:
+    noted = Noted(wanted_bytes=100_000, total=100_000)
+    getting = asyncio.ensure_future(noted.box.get())
+    assert await starts_waiting(getting)
+    await noted.box.put(piece(b"x" * 5000))
+    await getting
+    assert noted.box.has_room
+    noted.budget.held += 99_990  # of somebody else
+    assert noted.box.has_room
+    putting = asyncio.ensure_future(noted.box.put(piece(b"y" * 20)))
+    assert await starts_waiting(putting)
+    assert not noted.box.has_room
+    assert (await noted.box.get())["body"] == b"y" * 20
+    await putting
+
+
+@pytest.mark.anyio
+async def test_a_piece_put_at_once_comes_in_its_turn_and_wakes_who_waits() -> None:
+    noted = Noted(wanted_bytes=10_000)
+    assert not noted.box.has_room  # not wanted yet
+    getting = asyncio.ensure_future(noted.box.get())
+    assert await starts_waiting(getting)
+    noted.box.put_now(b"a")
+    assert await getting == piece(b"a")
+    noted.box.put_now(b"b")
+    await noted.box.put(dict(END))
+    assert await noted.box.get() == piece(b"b", more=False)

@@ -1,23 +1,6 @@
 from __future__ import annotations
 
-import pytest
-
-from gauzian.server.memory import Allocator, Keeper, ReadBudget
-
-KIB = 1024
-
-
-@pytest.mark.parametrize(
-    ("readers", "share"), [(0, 128), (1, 128), (8, 128), (10, 102), (20, 51), (64, 16), (5000, 16)]
-)
-def test_all_who_read_share_the_budget_within_bounds(readers: int, share: int) -> None:
-    budget = ReadBudget(total=1024 * KIB, least=16 * KIB, most=128 * KIB)
-    for _ in range(readers):
-        budget.join()
-    assert budget.share // KIB == share
-    for _ in range(readers):
-        budget.leave()
-    assert (budget.readers, budget.share) == (0, 128 * KIB)
+from gauzian.server.memory import Allocator, Keeper
 
 
 def test_the_real_allocator_takes_our_wishes() -> None:

@@ -61,8 +61,8 @@ async def nothing_left(anyio_backend: str) -> AsyncIterator[None]:
 async def threads(nothing_left: None) -> AsyncIterator[FileThreads]:
     async with FileThreads(4) as threads:
         yield threads
-        assert threads.writing.active == 0
-        assert threads.reading.active == 0
+        assert threads.writing.held == 0
+        assert threads.reading.held == 0
 
 
 @pytest.fixture(params=["disk", "disk-named", "s3"])

@@ -97,4 +97,4 @@ async def test_cancelled_anywhere_it_leaves_nothing(tmp_path: Path, threads: Fil
         if not task.cancelled():
             break
     assert os.listdir(tmp_path) == []
-    await until(lambda: threads.reading.active == threads.writing.active == 0, "shares are given back")
+    await until(lambda: threads.reading.held == threads.writing.held == 0, "shares are given back")

@@ -9,20 +9,10 @@ import threading
 import anyio
 import pytest
 
-from gauzian.stores.threads import FairShare, FileThreads, Strand, outlast
+from gauzian.stores.threads import FileThreads, Strand, outlast
 from tests.stores.patience import until
 
 pytestmark = pytest.mark.anyio
-
-
-async def test_a_share_is_the_budget_divided_within_its_bounds() -> None:
-    share = FairShare(1000, least=10, most=400)
-    assert share.each == 400
-    with share, share, share, share:
-        assert share.each == 250
-    for _ in range(1000):
-        share.__enter__()
-    assert share.each == 10
 
 
 async def test_results_and_failures_come_back(threads: FileThreads) -> None:

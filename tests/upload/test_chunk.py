@@ -260,6 +260,22 @@ async def test_an_exhausted_pool_is_503_and_not_a_hang(database_url: str, tmp_pa
         settled(service)
 
 
+async def test_a_chunk_that_cannot_fit_is_refused_unread(database_url: str, tmp_path: Path) -> None:
+    async with running_service(database_url, tmp_path, quota_bytes=len(CONTENT)) as service:
+        user = await service.sign_up()
+        file_id = await user.initialize(len(CONTENT))
+        assert (await user.put(file_id, 1, b"one byte too many"[:1])).status == 200
+
+        async def never_asked() -> Message:
+            raise AssertionError("the body was asked for")
+
+        client = Client()
+        await service.app(upload_scope(user, file_id), never_asked, client.send)
+        assert client.answers[0]["status"] == 507
+        assert b"quota_exceeded" in client.answers[1]["body"]
+        settled(service)
+
+
 async def test_a_busy_answer_touches_neither_body_nor_database_nor_store(database_url: str, tmp_path: Path) -> None:
     async with running_service(database_url, tmp_path, max_concurrent_uploads=1) as service:
         user = await service.sign_up()

@@ -191,6 +191,12 @@ async def test_a_client_that_stalls_is_too_slow() -> None:
         await arrive(slow, post(6, query=QUERY), Client([b"abc"], ends=False))
 
 
+async def test_a_client_below_the_rate_is_too_slow_long_before_it_is_silent_too_long() -> None:
+    slow = RawChunk(BodyLimits(max_chunk_size=1000, idle_seconds=60, min_rate=16 * 1024, grace_seconds=0.02))
+    with pytest.raises(UploadTooSlow):
+        await asyncio.wait_for(arrive(slow, post(6, query=QUERY), Client([b"abc"], ends=False)), 10)
+
+
 async def test_cancelled_while_it_waits_for_bytes_it_leaves_no_timer() -> None:
     client = Client([b"abc"], ends=False)
     task = asyncio.create_task(arrive(RAW, post(6, query=QUERY), client))

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import anyio
 import pytest
@@ -72,6 +72,24 @@ async def test_finalize_refuses_holes_names_them_and_accepts_after_they_are_fill
         assert 'gauzian_file_uploads_total{status="success"} 1.0' in text
 
 
+async def test_however_many_holes_there_are_an_answer_names_only_so_many_and_the_next_one_the_others(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gauzian.upload.lifecycle._MOST_RANGES", 2)
+    async with running_service(database_url, tmp_path) as service:
+        user = await service.sign_up()
+        file_id = await user.initialize(7)
+        for index in (0, 2, 4, 6):
+            await user.put(file_id, index, b"x")
+        assert (await user.received(file_id))["received"] == [[0, 0], [2, 2]]
+        assert (await user.finalize(file_id)).json()["missing"] == [[1, 1], [3, 3]]
+        for index in (1, 3):
+            await user.put(file_id, index, b"x")
+        assert (await user.finalize(file_id)).json()["missing"] == [[5, 5]]
+        await user.put(file_id, 5, b"x")
+        assert (await user.finalize(file_id)).status == 200
+
+
 @pytest.mark.parametrize(
     ("size", "chunks", "query", "status"),
     [
@@ -97,6 +115,21 @@ async def test_complete_is_what_the_declared_size_explains(
             await user.put(file_id, index, bytes(length))
         answer = await user.call("POST", f"/drive/finalize_upload/{file_id}/completed{query}")
         assert answer.status == status, answer.body
+
+
+@pytest.mark.parametrize(("total_chunks", "status"), [(1, 409), (2, 200), (3, 409)])
+async def test_the_number_of_chunks_named_at_the_beginning_counts(
+    database_url: str, tmp_path: Path, total_chunks: int, status: int
+) -> None:
+    async with running_service(database_url, tmp_path) as service:
+        user = await service.sign_up()
+        file_id = await user.initialize(2, total_chunks=total_chunks)
+        for index in range(2):
+            assert (await user.put(file_id, index, b"x")).status == 200
+        answer = await user.finalize(file_id)
+        assert answer.status == status
+        assert status == 200 or answer.json()["rule"] == "total_chunks"
+        assert (await user.received(file_id))["total_chunks"] == total_chunks
 
 
 async def test_the_byte_rule_can_be_switched_off(database_url: str, tmp_path: Path) -> None:
@@ -221,6 +254,33 @@ async def test_without_a_good_token_every_door_is_401_before_anything_else(
         assert service.parts.upload_gate.taken == 0
 
 
+@pytest.mark.parametrize("how", ["signed out", "expired"])
+async def test_a_token_that_was_good_opens_no_door_any_more(database_url: str, tmp_path: Path, how: str) -> None:
+    async with running_service(database_url, tmp_path) as service:
+        user = await service.sign_up()
+        file_id = await user.initialize(3)
+        key = (await user.put(file_id, 0, b"abc")).json()["s3_id"]
+        if how == "expired":
+            async with service.parts.database.connection() as conn:
+                await conn.execute("UPDATE tokens SET expires_at = now()")
+        else:
+            assert (await user.call("POST", "/logout")).status == 200
+        answers = [
+            await user.put(file_id, 1, b"abc"),
+            await user.put_json(file_id, 1, b"abc"),
+            await user.put_multipart(file_id, 1, b"abc"),
+            await user.finalize(file_id),
+            await user.abort(file_id),
+            await user.call("GET", f"/drive/files/{file_id}/upload"),
+            await user.call("GET", f"/drive/file/{file_id}"),
+            await user.call("GET", f"/drive/download/{file_id}"),
+            await user.call("GET", f"/drive/download_chunk_binary/{key}"),
+            await user.call("POST", "/logout"),
+        ]
+        assert [(answer.status, answer.json()["code"]) for answer in answers] == [(401, "invalid_token")] * len(answers)
+        assert await objects_of(service) == {key}
+
+
 BAD_CHUNKS = [
     ("file_id=junk&index=0&iv=aa", 400, "bad_field"),
     ("index=0&iv=aa", 400, "missing_field"),
@@ -278,6 +338,19 @@ async def test_a_digest_is_checked_and_a_wrong_one_keeps_nothing(database_url: s
             assert answer.status == status, answer.body
         assert len(await objects_of(service)) == 1
         assert (await user.received(file_id))["received"] == [[0, 0]]
+
+
+@pytest.mark.parametrize("door", ["put", "put_json", "put_multipart"])
+async def test_a_digest_is_about_the_decoded_bytes_at_every_door(database_url: str, tmp_path: Path, door: str) -> None:
+    async with running_service(database_url, tmp_path) as service:
+        user = await service.sign_up()
+        file_id = await user.initialize(3)
+        for content, status in ((b"abc", 200), (b"abd", 400)):
+            digest = base64.b64encode(hashlib.sha256(content).digest()).decode()
+            answer = await getattr(user, door)(file_id, 0, b"abc", headers={"Content-Digest": f"sha-256=:{digest}:"})
+            assert answer.status == status
+            assert status == 200 or answer.json()["code"] == "digest_mismatch"
+        assert len(await objects_of(service)) == 1
 
 
 async def test_the_quota_holds_to_the_byte_under_a_hundred_parallel_chunks(database_url: str, tmp_path: Path) -> None:
@@ -395,6 +468,19 @@ async def test_places_are_refused_with_the_founding_words_and_come_back(database
                 assert busy.json() == {"error": "Server busy, please retry", "code": "uploads_busy"}
                 assert busy.header("retry-after") in {"1", "2", "3"}
         assert (await user.put(file_id, 0, b"abc")).status == 200
+
+
+@pytest.mark.parametrize("door", ["put", "put_json", "put_multipart"])
+async def test_one_user_holds_no_more_than_a_share_at_any_door(database_url: str, tmp_path: Path, door: str) -> None:
+    async with running_service(database_url, tmp_path, max_concurrent_uploads=4, max_uploads_per_user=1) as service:
+        greedy, other = await service.sign_up(), await service.sign_up()
+        info = (await greedy.call("GET", "/info")).json()
+        with service.parts.upload_gate.enter() as place:
+            place.claim_for(UUID(info["id"]))
+            busy = await getattr(greedy, door)(await greedy.initialize(3), 0, b"abc")
+            assert (busy.status, busy.json()["code"]) == (400, "uploads_busy")
+            assert (await getattr(other, door)(await other.initialize(3), 0, b"abc")).status == 200
+        assert (await getattr(greedy, door)(await greedy.initialize(3), 0, b"abc")).status == 200
 
 
 async def test_what_routing_refuses_has_our_shape(database_url: str, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,48 @@ async def test_an_upload_nobody_finished_is_reaped_rows_objects_and_space(databa
         assert (await user.received(young))["received"] == [[0, 0]]
         assert len(await objects_of(service)) == 2
         assert (await user.put(young, 1, bytes(90))).status == 200, "the space is free again"
+
+
+async def test_one_round_removes_everything_however_many_pages_it_fills(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gauzian.upload.reaper._BATCH", 3)
+    async with running_service(database_url, tmp_path) as service:
+        user = await service.sign_up()
+        left = [await user.initialize(4) for _ in range(8)]
+        for file_id in left:
+            await user.put(file_id, 0, b"left")
+        await age_everything(service, tmp_path)
+        assert (await reaper_of(service).reap(sweep=False, dry_run=True)).uploads == 8
+        assert (await reaper_of(service).reap(sweep=False)).uploads == 8
+        assert await objects_of(service) == set()
+        async with service.parts.database.connection() as conn:
+            await conn.execute("UPDATE files SET updated_at = updated_at - %s", (SEEN,))
+            await conn.execute("UPDATE tokens SET expires_at = now() - interval '1 second'")
+            await reaper_of(service).reap(sweep=False)
+            for table in ("files", "tokens"):
+                cursor = await conn.execute(f"SELECT count(*) FROM {table}")
+                assert await cursor.fetchone() == (0,)
+
+
+async def test_an_upload_touched_since_it_was_listed_is_left_alone(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_service(database_url, tmp_path) as service:
+        user = await service.sign_up()
+        file_id = await user.initialize(6)
+        await user.put(file_id, 0, b"abc")
+        await age_everything(service, tmp_path)
+        really = care.list_untouched
+
+        async def list_and_then_a_chunk_comes(*args: Any, **more: Any) -> Any:
+            listed = await really(*args, **more)
+            assert (await user.put(file_id, 1, b"def")).status == 200
+            return listed
+
+        monkeypatch.setattr(care, "list_untouched", list_and_then_a_chunk_comes)
+        assert (await reaper_of(service).reap(sweep=False)).uploads == 0
+        assert (await user.finalize(file_id)).status == 200
 
 
 async def test_an_upload_that_still_receives_chunks_is_left_alone(database_url: str, tmp_path: Path) -> None:
@@ -152,7 +195,10 @@ async def test_one_process_at_a_time_reaps(database_url: str, tmp_path: Path) ->
         assert not (await reaper_of(two).reap(sweep=True)).elsewhere
 
 
-async def test_the_background_task_survives_a_failing_store_and_tries_again(database_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("failure", [StoreDown(), RuntimeError("a mistake of ours")])
+async def test_the_background_task_survives_any_failure_and_tries_again(
+    database_url: str, tmp_path: Path, failure: Exception
+) -> None:
     async with running_service(database_url, tmp_path) as service:
         rounds = 0
         twice = anyio.Event()
@@ -162,7 +208,7 @@ async def test_the_background_task_survives_a_failing_store_and_tries_again(data
                 nonlocal rounds
                 rounds += 1
                 if rounds == 1:
-                    raise StoreDown
+                    raise failure
                 twice.set()
                 return await super().reap(sweep=sweep, dry_run=dry_run)
 
@@ -210,6 +256,28 @@ async def test_scrub_tells_missing_from_short_from_altered_and_changes_nothing(
         assert found == {file_id: what for file_id, (what, _) in ruined.items()}
         assert (result.checked, result.objects, result.damaged) == (12, 12, 3)
         assert (len(seen), seen[-1]) == (12, 12)
+
+
+async def test_scrub_does_not_call_an_upload_damaged_that_was_aborted_while_it_read(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with running_service(database_url, tmp_path) as service:
+        user = await service.sign_up()
+        file_id = await user.initialize(3)
+        await user.put(file_id, 0, b"abc")
+        store = service.parts.store
+
+        class AbortsFirst:
+            @asynccontextmanager
+            async def get(self, key: str, **more: Any) -> AsyncIterator[Any]:
+                assert (await user.abort(file_id)).status == 200
+                async with store.get(key, **more) as pieces:
+                    yield pieces
+
+        scrub = type(service.parts.scrub)(database=service.parts.database, store=AbortsFirst())  # type: ignore[arg-type]
+        found: list[Any] = []
+        result = await scrub.run(on_damage=found.append, on_progress=lambda progress: None)
+        assert (result.checked, result.damaged, found) == (1, 0, [])
 
 
 async def test_scrub_does_not_call_a_dead_store_damage(database_url: str, tmp_path: Path) -> None:

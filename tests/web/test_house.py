@@ -31,6 +31,10 @@ async def ill() -> None:
     raise StoreDown
 
 
+async def breaks() -> None:
+    raise RuntimeError("a mistake of ours")
+
+
 async def hangs() -> None:
     await anyio.sleep_forever()
 
@@ -46,10 +50,13 @@ async def test_ready_is_exactly_ok_when_all_parts_are_well() -> None:
 
 async def test_each_failing_part_has_a_json_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gauzian.web.health._CHECK_SECONDS", 0.05)
-    status, body = await ask(Health(checks={"store": ill, "database": hangs, "other": well}, draining=Draining()))
+    status, body = await ask(
+        Health(checks={"store": ill, "database": hangs, "disk": breaks, "other": well}, draining=Draining())
+    )
     assert status == 503
     assert sorted((json.loads(line)["part"], json.loads(line)["code"]) for line in body.splitlines()) == [
         ("database", "timeout"),
+        ("disk", "internal_error"),
         ("store", "store_unavailable"),
     ]
 
@@ -97,6 +104,17 @@ async def test_metrics_need_their_token_and_have_the_founding_names(database_url
             "gauzian_upload_places 50.0",
             "gauzian_upload_places_taken 0.0",
             "gauzian_upload_bytes_total 3.0",
+        ):
+            assert f"\n{sample}\n" in text
+
+
+async def test_the_founding_series_are_there_before_anything_has_happened(database_url: str, tmp_path: Path) -> None:
+    async with running_service(database_url, tmp_path) as service:
+        text = (await service.call("GET", "/metrics")).body.decode()
+        for sample in (
+            'gauzian_chunk_upload_duration_seconds_count{status="failed"} 0.0',
+            'gauzian_file_uploads_total{status="success"} 0.0',
+            "gauzian_rejected_uploads 0.0",
         ):
             assert f"\n{sample}\n" in text
 
@@ -155,6 +173,19 @@ async def test_a_page_from_a_configured_origin_may_read_the_headers_it_needs(dat
         assert "x-chunk-iv" in str(refused.header("access-control-expose-headers"))
         other = await service.call("GET", "/info", headers={"Origin": "https://evil.example"})
         assert other.header("access-control-allow-origin") is None
+
+
+async def test_a_preflight_of_another_origin_is_refused_in_our_shape(database_url: str, tmp_path: Path) -> None:
+    async with running_service(database_url, tmp_path, cors_origins=("https://drive.example.org",)) as service:
+        refused = await service.call(
+            "OPTIONS", "/login", headers={"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+        )
+        assert (refused.status, refused.json()["code"]) == (403, "origin_not_allowed")
+        assert refused.header("content-type") == "application/json"
+        assert refused.header("x-request-id")
+        assert "Origin" in str(refused.header("vary"))
+        for name in ("access-control-allow-origin", "access-control-allow-credentials"):
+            assert refused.header(name) is None
 
 
 LINES: list[tuple[str, dict[str, Any], str]] = [

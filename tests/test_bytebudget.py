@@ -1,0 +1,42 @@
+"""Many holders, one budget."""
+
+from __future__ import annotations
+
+import operator
+
+import pytest
+
+from gauzian.bytebudget import ByteBudget, Held
+
+KIB = 1024
+
+
+@pytest.mark.parametrize(
+    ("held", "share"), [(0, 128), (128, 112), (512, 64), (768, 32), (896, 16), (1000, 16), (1024, 16), (5000, 16)]
+)
+def test_one_read_brings_a_part_of_what_is_left_of_the_budget_within_bounds(held: int, share: int) -> None:
+    budget = ByteBudget(1024 * KIB, least=16 * KIB, most=128 * KIB, parts=8)
+    budget.held = held * KIB
+    assert budget.share // KIB == share
+    assert operator.index(budget) == budget.share
+
+
+def test_however_many_read_at_once_the_budget_is_passed_only_by_the_least_for_each() -> None:
+    budget = ByteBudget(1024 * KIB, least=4 * KIB, most=128 * KIB, parts=4)
+    for _ in range(300):
+        budget.held += budget.share
+    assert budget.held <= 1024 * KIB + 300 * 4 * KIB
+
+
+def test_who_holds_counts_up_and_down_and_never_gives_back_more_than_it_has() -> None:
+    budget = ByteBudget(1000, least=1, most=1000, parts=1)
+    one, other = Held(budget), Held(budget)
+    one.hold(300)
+    other.hold(500)
+    assert (budget.held, budget.share) == (800, 200)
+    one.drop(100)
+    one.drop(1000)
+    assert (one.size, budget.held) == (0, 500)
+    other.drop()
+    other.drop()
+    assert (other.size, budget.held) == (0, 0)
