@@ -22,6 +22,14 @@ def rss_mib(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE / MIB
 
 
+def available_mib() -> float:
+    """What the machine could give to a process now without swapping."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
 def parse_stat(text: str) -> tuple[int, float]:
     """Parent and CPU seconds (user + system) of one /proc/<pid>/stat line; the name may hold spaces and brackets."""
     fields = text[text.rindex(")") + 2 :].split()

@@ -15,7 +15,7 @@ from tests.bench.machine import parse_metrics
 from tests.bench.message import Messages, Stock
 from tests.bench.payload import CHUNK_BYTES, MIB
 from tests.bench.plan import Group, Plan, percentile
-from tests.bench.proc import parse_stat
+from tests.bench.proc import available_mib, parse_stat
 
 REFUSAL = b'HTTP/1.1 400 Bad Request\r\nContent-Length: 23\r\n\r\n{"code":"uploads_busy"}'
 
@@ -35,6 +35,10 @@ def test_metrics_keep_their_labels_and_lose_their_comments() -> None:
 
 def test_a_process_name_may_hold_brackets_and_spaces() -> None:
     assert parse_stat("7 (a) b (c) S 5 1 1 0 -1 0 0 0 0 0 200 100 0 0")[0] == 5
+
+
+def test_the_machine_has_memory_to_give() -> None:
+    assert 16 < available_mib() < 16 * 1024 * 1024
 
 
 def test_a_plan_survives_its_way_to_the_driver() -> None:
