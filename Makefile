@@ -26,8 +26,8 @@ format: install-dev ## let ruff put things in order
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: install-dev ## the figures of README, measured on this machine (about 15 minutes)
-	$(BIN)/python -m tests.bench
+bench: $(VENV)/.installed-bench ## the figures and the picture of README, measured on this machine (about 25 minutes)
+	$(BIN)/python -m tests.bench --picture docs/memory.svg
 
 install-dev: $(VENV)/.installed-dev
 
@@ -43,4 +43,8 @@ $(VENV)/.installed: requirements.txt | $(VENV)/bin/python
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.installed-bench: requirements-bench.txt $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
 	@touch $@

@@ -1,9 +1,10 @@
 """`python -m tests.bench`: measures every row on each store, prints the table, writes .bench/bench.json.
 
-Exits 1 if a row fails.
+Beside it: figures.md, the table for README, and memory.svg, the picture. Exits 1 if a row fails; a goal missed is told.
 
 --store disk|s3     only this store                 --only WORD   only rows whose name contains it (may be given again)
 --quick             fewer rounds, shorter waits     --json FILE   another file
+--picture FILE      where the picture goes: memory.svg beside the JSON
     --command "..."     another server with the same routes, to compare with
 """
 
@@ -26,11 +27,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
-from tests.bench import rows_after, rows_cpu, rows_memory, rows_out
-from tests.bench.bench import Bench, Line, Row
+from tests.bench.bench import Bench, Line, Record
 from tests.bench.load import ROOT
 from tests.bench.machine import COMMAND, running_server, store_settings
 from tests.bench.payload import GB
+from tests.bench.picture import draw
+from tests.bench.report import closing, figures_table
+from tests.bench.stages import STAGES, Entry, Stage
 from tests.bench.table import heading, render
 
 TOTAL_SECONDS = 45 * 60.0
@@ -39,68 +42,22 @@ SETTLE_SECONDS = 180.0
 FREE_BYTES = 8 * GB
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A row, and the longest it may take before it counts as failed."""
-
-    key: str
-    measure: Row
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Rows that share one server."""
-
-    name: str
-    settings: dict[str, str]
-    entries: tuple[Entry, ...]
-
-
-AFTER = Entry("after", rows_after.after_everything, 90)
-STAGES = (
-    Stage(
-        "defaults",
-        {},
-        (
-            Entry("idle", rows_memory.idle, 30),
-            Entry("raw", rows_memory.raw, 150),
-            Entry("json", rows_memory.json_base64, 150),
-            Entry("multipart", rows_memory.multipart, 150),
-            Entry("storm", rows_memory.storm, 600),
-            Entry("declared", rows_memory.declared_giants, 150),
-            Entry("slow-readers", rows_out.slow_readers, 180),
-            Entry("stalled-readers", rows_out.stalled_readers, 180),
-            Entry("vanishing-readers", rows_out.vanishing_readers, 180),
-            Entry("cpu-in", rows_cpu.bytes_in, 400),
-            Entry("cpu-out", rows_cpu.bytes_out, 400),
-            Entry("small", rows_cpu.small_chunks, 400),
-            AFTER,
-        ),
-    ),
-    # Only a chunk that has a place is read until it proves too large: this crowd gets a place each.
-    Stage(
-        "200 places",
-        {"MAX_CONCURRENT_UPLOADS": "200", "MAX_UPLOADS_PER_USER": "200"},
-        (Entry("unsized", rows_memory.endless_chunked, 180), AFTER),
-    ),
-)
-
-
 @dataclass
 class Options:
     stores: list[str]
     only: list[str]
     quick: bool
     json: Path
+    picture: Path
     command: tuple[str, ...]
     work: Path
     until: float
 
-    def wanted(self, stage: Stage) -> list[Entry]:
+    def wanted(self, stage: Stage, store: str) -> list[Entry]:
+        entries = [entry for entry in stage.entries if store in entry.stores]
         if not self.only:
-            return list(stage.entries)
-        return [entry for entry in stage.entries if any(word in entry.key for word in self.only)]
+            return entries
+        return [entry for entry in entries if any(word in entry.key for word in self.only)]
 
     @classmethod
     def parse(cls, arguments: list[str]) -> Options:
@@ -110,13 +67,16 @@ class Options:
         parser.add_argument("--only", action="append", default=[])
         parser.add_argument("--quick", action="store_true")
         parser.add_argument("--json", type=Path, default=ROOT / ".bench" / "bench.json")
+        parser.add_argument("--picture", type=Path)
         parser.add_argument("--command", type=shlex.split, default=COMMAND, help=argparse.SUPPRESS)
         given = parser.parse_args(arguments)
         given.json.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix="work-", dir=given.json.parent))
         until = time.monotonic() + TOTAL_SECONDS
         stores = given.store or ["disk", "s3"]
-        return cls(stores, given.only, given.quick, given.json, tuple(given.command), work, until)
+        picture = given.picture or given.json.with_name("memory.svg")
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        return cls(stores, given.only, given.quick, given.json, picture, tuple(given.command), work, until)
 
 
 class TooLong(Exception):
@@ -153,17 +113,18 @@ def measure(bench: Bench, entry: Entry, until: float) -> list[Line]:
     return lines
 
 
-def run_stage(stage: Stage, entries: list[Entry], store: str, settings: dict[str, str], options: Options) -> list[Line]:
+def run_stage(
+    stage: Stage, entries: list[Entry], store: str, settings: dict[str, str], options: Options, record: Record
+) -> list[Line]:
     """All rows of one server. What keeps them from running is a verdict on each of them."""
     lines: list[Line] = []
     waiting = list(entries)
+    command = stage.wrapper + options.command
     try:
-        with running_server(
-            settings | stage.settings, work=options.work, command=options.command, name=store
-        ) as server:
-            bench = Bench(store, server, options.quick)
+        with running_server(settings | stage.settings, work=options.work, command=command, name=store) as server:
+            bench = Bench(store, server, options.quick, settings, options.work, record)
             with time_limit(SETTLE_SECONDS):
-                bench.settle()
+                bench.settle() if stage.settles else bench.begin()
             while waiting and server.alive and time.monotonic() < options.until:
                 lines += told(measure(bench, waiting.pop(0), options.until), stage)
             why = "out of time" if server.alive else "the server has died"
@@ -194,24 +155,32 @@ def main() -> int:
         if shutil.disk_usage(options.work).free < FREE_BYTES:
             print(f"needs {FREE_BYTES / GB:.0f} GB free at {options.work}", file=sys.stderr)
             return 2
-        results = {store: run_store(store, options) for store in options.stores}
+        record = Record()
+        results = {store: run_store(store, options, record) for store in options.stores}
     finally:
         shutil.rmtree(options.work, ignore_errors=True)
     figures: dict[str, object] = {"machine": machine(), "quick": options.quick}
     figures |= {store: [asdict(line) for line in lines] for store, lines in results.items()}
-    options.json.write_text(json.dumps(figures, indent=1))
-    failed = [line.row for lines in results.values() for line in lines if line.holds is False]
-    print(f"\n{len(failed)} of {sum(map(len, results.values()))} lines fail; figures in {options.json}")
-    return 1 if failed else 0
+    figures["curves"] = {name: asdict(curve) for name, curve in record.curves.items()}
+    options.json.write_text(json.dumps(figures))
+    written = [options.json, options.json.with_name("figures.md")]
+    written[1].write_text(figures_table(results, machine(), quick=options.quick))
+    if record.curves:
+        try:
+            written.append(draw(options.json, options.picture))
+        except ImportError:
+            print("no picture: it needs requirements-bench.txt", file=sys.stderr)
+    print(f"\n{closing(results)}; written: {', '.join(map(str, written))}")
+    return 1 if any(line.holds is False for lines in results.values() for line in lines) else 0
 
 
-def run_store(store: str, options: Options) -> list[Line]:
+def run_store(store: str, options: Options, record: Record) -> list[Line]:
     print(heading(store, machine()), flush=True)
     lines: list[Line] = []
     with store_settings(store) as settings:
         for stage in STAGES:
-            if entries := options.wanted(stage):
-                lines += run_stage(stage, entries, store, settings, options)
+            if entries := options.wanted(stage, store):
+                lines += run_stage(stage, entries, store, settings, options, record)
     return lines
 
 

@@ -6,9 +6,11 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tests.bench.account import User
+from tests.bench.curve import Curve
 from tests.bench.load import Load, merged
 from tests.bench.machine import Server, wait_for
 from tests.bench.payload import CHUNK_BYTES, MIB, make_payload
@@ -24,7 +26,7 @@ KEPT_CONNECTION_SECONDS = 25.0
 
 @dataclass
 class Line:
-    """One line of the table. `holds` is None when there is nothing to decide."""
+    """One line of the table. `holds` is None when there is nothing to decide, `reached` when there is no goal."""
 
     row: str
     measured: str
@@ -32,16 +34,29 @@ class Line:
     holds: bool | None
     note: str = ""
     figures: dict[str, Any] = field(default_factory=dict)
+    goal: str = ""  # stricter than `must`: what we want, not what fails the run
+    reached: bool | None = None
     seconds: float = 0.0  # that the row took, with its waits
 
 
 @dataclass
+class Record:
+    """What rows of one run tell each other, and the picture: figures to compare with, curves to draw."""
+
+    figures: dict[str, float] = field(default_factory=dict)
+    curves: dict[str, Curve] = field(default_factory=dict)
+
+
+@dataclass
 class Bench:
-    """One store, one server."""
+    """One store, one server. `settings` and `work` are for rows that start another server beside it."""
 
     store: str
     server: Server
     quick: bool
+    settings: dict[str, str] = field(default_factory=dict, repr=False)
+    work: Path = Path()
+    record: Record = field(default_factory=Record)
     payload: bytes = field(default_factory=make_payload, repr=False)
     users: list[User] = field(default_factory=list)
     idle_mib: float = 0.0  # after the start, before the first request: the zero of all rows
@@ -52,13 +67,17 @@ class Bench:
     def pick(self, *, disk: float, s3: float) -> float:
         return s3 if self.store == "s3" else disk
 
-    def settle(self) -> None:
-        """Take the zero of all rows; then use everything once, for pools and threads to be as large as they get."""
+    def begin(self) -> None:
+        """Take the zero of all rows; then some uploads, for pools and threads to be as large as they get."""
         time.sleep(2)
         self.idle_mib = self.server.rss_mib()
         self.users = [User.register(self.server.port) for _ in range(USERS)]
         with self.uploads(50) as files:
             self.run(*(user.raw_chunks(file_id, n, payload=MIB) for user, file_id, n in files), deadline_seconds=60)
+
+    def settle(self) -> None:
+        """Begin, and use everything else once."""
+        self.begin()
         stored = self.users[0].store_file(self.payload, 1)
         self.users[0].call("GET", f"/drive/file/{stored}")
         self.run(self.users[0].downloads(stored, 10), deadline_seconds=60)
@@ -109,4 +128,4 @@ def answers(outcome: Outcome) -> str:
 
 
 def plus(mib: float) -> str:
-    return f"{mib:+.0f} MiB"
+    return f"{mib:+.1f} MiB".replace(".0 ", " ")

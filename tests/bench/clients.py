@@ -52,6 +52,7 @@ class Loop(Protocol):
     period: int
     began: float
     clients: set[Client]
+    enough: bool
 
     def watch(self, client: Client, events: int) -> None: ...
     def rewatch(self, client: Client, events: int) -> None: ...
@@ -104,6 +105,7 @@ class Client:
 
     def _send(self) -> None:
         share = SLICE_BYTES  # per turn, so that a thousand senders advance together
+        stop = self.crowd.group.send_at_most
         try:
             while share > 0:
                 if not self._view:
@@ -111,12 +113,11 @@ class Client:
                     if part is None:
                         return self._stop_sending()
                     self._view = part
-                sent = self.sock.send(self._view)
+                sent = self.sock.send(self._view if stop is None else self._view[: stop - self.request_sent])
                 share -= sent
                 self._view = self._view[sent:]
                 self.request_sent += sent
                 self.crowd.outcome.sent_bytes += sent
-                stop = self.crowd.group.send_at_most
                 if stop is not None and self.request_sent >= stop:
                     return self._leave()
         except BlockingIOError:
@@ -173,16 +174,38 @@ class Client:
         if answer.damaged or (crowd.digest and answer.status == 200 and crowd.digest not in answer.body):
             crowd.outcome.wrong += 1
         self.left -= 1
-        if not self.left:
-            return self._close()
+        if not self.left or (self.loop.enough and crowd.group.every_seconds):
+            return self._stay(crowd.group.stay_seconds)
         if answer.closes or self.sending:  # an answer before the end of the request ends the connection
             crowd.outcome.reconnects += 1
             self._forget()
             return self.connect()
+        if crowd.group.every_seconds:
+            return self._pause_until(self.began + crowd.group.every_seconds)
         self.began = time.monotonic()
         self._next_request()
         self.loop.rewatch(self, self._events())
         return self._send()
+
+    def _pause_until(self, when: float) -> None:
+        """The next request has its time; a connection closed meanwhile is found out by then."""
+
+        def go_on() -> None:
+            if self.loop.enough:
+                return self._close()
+            self.began = time.monotonic()
+            self._next_request()
+            self.loop.watch(self, self._events())
+            return self._send()
+
+        self.loop.unwatch(self)
+        self.loop.later(when, go_on)
+
+    def _stay(self, seconds: float | None) -> None:
+        if seconds is None:
+            return self._close()
+        self.loop.unwatch(self)
+        return self.loop.later(time.monotonic() + seconds, self._close)
 
     def _leave(self) -> None:
         """Do as planned: go without a word, or stay without one."""

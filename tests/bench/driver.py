@@ -34,11 +34,11 @@ class Driver:
         self.scratch = memoryview(bytearray(READ_BYTES))
         self.clients: set[Client] = set()
         self.began = 0.0
+        self.enough = False
         self._poll = select.epoll()
         self._watched: dict[int, Client] = {}
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._ticket = itertools.count()
-        self._enough = False
 
     def run(self) -> dict[str, object]:
         self.began = time.monotonic()
@@ -75,7 +75,7 @@ class Driver:
     def _start(self, crowd: Crowd) -> None:
         """Begin all clients of a group at once, or the next one and the timer for the one after it."""
         pace = crowd.group.pace_seconds
-        while crowd.outcome.started < crowd.group.clients and not self._enough:
+        while crowd.outcome.started < crowd.group.clients and not self.enough:
             client = Client(crowd, self)
             crowd.outcome.started += 1
             self.clients.add(client)
@@ -97,7 +97,7 @@ class Driver:
             if client is not None:
                 client.ready(events)
             elif number == sys.stdin.fileno():
-                self._enough = True
+                self.enough = True
                 self._poll.unregister(number)
 
 

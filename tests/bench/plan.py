@@ -39,6 +39,8 @@ class Group:
     hold_seconds: float = 10.0
     read_rate: int | None = None  # bytes per second a client takes, at most
     pace_seconds: float | None = None  # start one client every so many seconds, and not all at once
+    every_seconds: float | None = None  # from the start of one request of a client to the start of its next, at least
+    stay_seconds: float | None = None  # after its last answer a client keeps its connection for so long
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import threading
 import time
 from dataclasses import dataclass
@@ -19,6 +20,14 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 def rss_mib(pid: int) -> float:
     """Resident memory of the process alone, in MiB."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE / MIB
+
+
+def available_mib() -> float:
+    """What the machine could give to a process now without swapping."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
 
 
 def parse_stat(text: str) -> tuple[int, float]:
@@ -82,12 +91,21 @@ class Holdings:
 
 
 class MemoryWatch:
-    """Samples a process's resident memory until it is left; `peak_mib` sees between two samples as well."""
+    """Samples a process's resident memory until it is left; `peak_mib` sees between two samples as well.
 
-    def __init__(self, pid: int, *, every_seconds: float = 0.1) -> None:
+    `exact=False` leaves the kernel's high-water mark to a watch inside this one. Over `most_mib` the process is killed.
+    """
+
+    def __init__(
+        self, pid: int, *, every_seconds: float = 0.1, exact: bool = True, most_mib: float | None = None
+    ) -> None:
         self.pid = pid
         self.series: list[tuple[float, float]] = []  # seconds since the start, MiB
+        self.began = 0.0
+        self.killed = False
         self._every = every_seconds
+        self._exact = exact
+        self._most_mib = most_mib
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, name="memory-watch", daemon=True)
         self._can_reset = False
@@ -96,8 +114,10 @@ class MemoryWatch:
     def __enter__(self) -> MemoryWatch:
         # "5" makes the kernel forget the high-water mark, so that VmHWM becomes the exact peak from now on.
         with contextlib.suppress(OSError):
-            Path(f"/proc/{self.pid}/clear_refs").write_text("5")
-            self._can_reset = True
+            if self._exact:
+                Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+                self._can_reset = True
+        self.began = time.monotonic()
         self._thread.start()
         return self
 
@@ -113,10 +133,14 @@ class MemoryWatch:
         return max([self._high_water, *(mib for _, mib in self.series)])
 
     def _sample(self) -> None:
-        began = time.monotonic()
         with contextlib.suppress(OSError):
             while True:
-                self.series.append((round(time.monotonic() - began, 3), round(rss_mib(self.pid), 2)))
+                now = rss_mib(self.pid)
+                self.series.append((round(time.monotonic() - self.began, 2), round(now, 2)))
+                if self._most_mib is not None and now > self._most_mib:
+                    self.killed = True
+                    os.kill(self.pid, signal.SIGKILL)
+                    return
                 if self._stop.wait(self._every):
                     return
 

@@ -15,7 +15,7 @@ from tests.bench.machine import parse_metrics
 from tests.bench.message import Messages, Stock
 from tests.bench.payload import CHUNK_BYTES, MIB
 from tests.bench.plan import Group, Plan, percentile
-from tests.bench.proc import parse_stat
+from tests.bench.proc import available_mib, parse_stat
 
 REFUSAL = b'HTTP/1.1 400 Bad Request\r\nContent-Length: 23\r\n\r\n{"code":"uploads_busy"}'
 
@@ -35,6 +35,10 @@ def test_metrics_keep_their_labels_and_lose_their_comments() -> None:
 
 def test_a_process_name_may_hold_brackets_and_spaces() -> None:
     assert parse_stat("7 (a) b (c) S 5 1 1 0 -1 0 0 0 0 0 200 100 0 0")[0] == 5
+
+
+def test_the_machine_has_memory_to_give() -> None:
+    assert 16 < available_mib() < 16 * 1024 * 1024
 
 
 def test_a_plan_survives_its_way_to_the_driver() -> None:
@@ -114,6 +118,54 @@ def server_that(read_bytes: int, *, reset: bool) -> Iterator[int]:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
         thread.join()
+
+
+@contextlib.contextmanager
+def patient_server(received: list[bytes]) -> Iterator[int]:
+    """Answers every whole head with OK; notes what came on each connection until its end."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection:
+                    got = b""
+                    while piece := connection.recv(65536):
+                        got += piece
+                        if piece.endswith(b"\r\n\r\n"):
+                            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK")
+                received.append(got)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+
+
+def test_one_connection_asks_again_at_its_pace() -> None:
+    received: list[bytes] = []
+    with patient_server(received) as port:
+        load = drive(port, Group("a", 1, "GET /", requests=4, every_seconds=0.03), deadline_seconds=10)
+    outcome = load.groups["a"]
+    assert (outcome.statuses, outcome.reconnects, outcome.unread) == ({"200": 4}, 0, {})
+    assert load.seconds >= 0.09
+    assert [text.count(b"GET / ") for text in received] == [4]
+
+
+def test_a_client_may_stay_after_its_answer_and_stop_within_its_head() -> None:
+    received: list[bytes] = []
+    with patient_server(received) as port:
+        load = drive(port, Group("a", 1, "GET /", stay_seconds=0.2), deadline_seconds=10)
+        assert load.seconds >= 0.2
+        assert load.groups["a"].statuses == {"200": 1}
+        cut = drive(port, Group("b", 1, "GET /", send_at_most=7), deadline_seconds=10).groups["b"]
+    assert (cut.left, cut.sent_bytes, cut.unread) == (1, 7, {})
+    assert received[1] == b"GET / H"
 
 
 @pytest.mark.parametrize("watch", [False, True])
