@@ -39,8 +39,8 @@ class Trade:
 
 
 TRADES = (
-    # An uploader holds a place nearly all the time: these are the half load.
-    Trade("uploaders", 10, (Turn(acts_in.upload_file),)),
+    # An uploader holds a place nearly all the time: with what the others hold, about half of the places.
+    Trade("uploaders", 7, (Turn(acts_in.upload_file),)),
     Trade(
         "readers",
         5,

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.bench.proc import Holdings, descendants, rss_mib
 from tests.soak.slope import Rule
 
-MEMORY = Rule(noise_per_hour=12, step=2.5, find_per_hour=60)  # MiB
+MEMORY = Rule(noise_per_hour=12, step=1.5, find_per_hour=60)  # MiB
 # Backends of PostgreSQL fill caches of their own, each at its own pace.
 DATABASE_MEMORY = Rule(noise_per_hour=30, step=5, find_per_hour=120)
 COUNT = Rule(noise_per_hour=6, step=1.5, find_per_hour=60)
@@ -29,7 +29,7 @@ class Quantity:
 
 QUANTITIES = (
     Quantity("memory, RSS (MiB)", MEMORY),
-    Quantity("memory, PSS (MiB)", MEMORY),
+    Quantity("memory, anonymous (MiB)", MEMORY),
     Quantity("threads", COUNT),
     Quantity("descriptors", COUNT),
     Quantity("sockets", COUNT),
@@ -55,7 +55,8 @@ def levels_of(pid: int, metrics: dict[str, float]) -> Levels:
     family = descendants(pid)
     levels = {
         "memory, RSS (MiB)": rss_mib(pid),
-        "memory, PSS (MiB)": rollup_mib(pid, "Pss"),
+        # Without pages of files, whose share depends on who else has them mapped.
+        "memory, anonymous (MiB)": rollup_mib(pid, "Anonymous"),
         "threads": float(held.threads),
         "descriptors": float(held.descriptors),
         "sockets": float(held.sockets),

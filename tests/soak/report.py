@@ -39,7 +39,8 @@ def work_done(ledger: Ledger, watch: Watch) -> list[str]:
     return [
         "acts: " + _counts(ledger.acts),
         "answers: " + _counts(ledger.answers),
-        f"{ledger.sent_bytes / MIB:.0f} MiB sent, {ledger.received_bytes / MIB:.0f} MiB received",
+        f"{ledger.sent_bytes / MIB:.0f} MiB sent, {ledger.received_bytes / MIB:.0f} MiB received, "
+        f"{watch.cpu_seconds:.0f} s of the server's CPU",
         f"under load: {places:.1f} of {PLACES} places taken on average, {most_places:.0f} at most; "
         f"RSS at most {most_memory:.0f} MiB; the event loop at most {watch.worst_lag:.2f} s late",
     ]

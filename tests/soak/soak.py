@@ -71,8 +71,8 @@ async def _live(course: Course, watch: Watch, directories: list[Path | None]) ->
         while (left := until - time.monotonic()) > 0 and _may_go_on(watch, directories):
             began = time.monotonic()
             await crew.work(min(left, course.work_seconds))
-            await watch.rest(course.rest_seconds)
-            _say(watch, time.monotonic() - began)
+            if await watch.rest(course.rest_seconds):
+                _say(watch, time.monotonic() - began)
     looking.cancel()
     await asyncio.wait([looking])
     await abort_unfinished(world)

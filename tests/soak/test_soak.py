@@ -10,12 +10,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.bench.account import User
 from tests.bench.load import ROOT
 from tests.bench.machine import running_server
 from tests.soak import closing
 from tests.soak.levels import QUANTITIES
 from tests.soak.soak import environment_of
+
+pytestmark = pytest.mark.slow
 
 CHUNK = b"soaked" * 500
 

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 
 from tests.bench.machine import Server, parse_metrics
+from tests.bench.proc import cpu_seconds
 from tests.soak.ledger import Wrong
 from tests.soak.levels import QUANTITIES, Levels, levels_of, middle_of, restless
 from tests.soak.slope import Judgement, judge
@@ -31,6 +32,7 @@ class Watch:
     loaded: Series = field(default_factory=list)
     rests: Series = field(default_factory=list)
     worst_lag: float = 0.0
+    cpu_seconds: float = 0.0  # of the server, up to the last rest
 
     async def keep_looking(self) -> None:
         while True:
@@ -41,8 +43,18 @@ class Watch:
                 except (Wrong, OSError, KeyError) as error:
                     self.world.ledger.fail("no sample", repr(error))
 
-    async def rest(self, seconds: float) -> None:
-        """Nobody works: wait until nothing is held and memory had its time to go back, then look."""
+    async def rest(self, seconds: float) -> bool:
+        """Nobody works: wait until nothing is held and memory had its time to go back, then look. Says whether there
+        was something to see.
+        """
+        try:
+            await self._rest(seconds)
+        except (Wrong, OSError, KeyError) as error:
+            self.world.ledger.fail("no sample at rest", repr(error))
+            return False
+        return True
+
+    async def _rest(self, seconds: float) -> None:
         until = time.monotonic() + QUIET_SECONDS
         held = restless(await self._look())
         while held and time.monotonic() < until:
@@ -56,6 +68,7 @@ class Watch:
             levels.append(await self._look())
             await asyncio.sleep(REST_EVERY_SECONDS)
         self.rests.append((self._now(), middle_of(levels)))
+        self.cpu_seconds = cpu_seconds(self.server.pid)
 
     def judgements(self) -> dict[str, Judgement]:
         return {
