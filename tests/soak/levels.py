@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.bench.proc import Holdings, descendants, rss_mib
 from tests.soak.slope import Rule
 
-MEMORY = Rule(noise_per_hour=12, step=1.5, find_per_hour=60)  # MiB
+MEMORY = Rule(noise_per_hour=18, step=1.5, find_per_hour=60)  # MiB
 # Backends of PostgreSQL fill caches of their own, each at its own pace.
 DATABASE_MEMORY = Rule(noise_per_hour=30, step=5, find_per_hour=120)
 COUNT = Rule(noise_per_hour=6, step=1.5, find_per_hour=60)

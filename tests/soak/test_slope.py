@@ -19,10 +19,10 @@ def at_rest(*levels: float, every: float = EVERY) -> list[tuple[float, float]]:
 
 
 def noisy(seed: int, per_minute: float, *, count: int = TWENTY_MINUTES, every: float = EVERY) -> Judgement:
-    """Memory of 70 MiB that wanders by a MiB, jumps once in a while, and rises."""
+    """Memory of 70 MiB that wanders by half a MiB (a real server's by a tenth), jumps once in a while, and rises."""
     dice = random.Random(seed)
     levels = (
-        70 + per_minute * number * every / 60 + dice.gauss(0, 1) + (8 if dice.random() < 0.1 else 0)
+        70 + per_minute * number * every / 60 + dice.gauss(0, 0.5) + (8 if dice.random() < 0.1 else 0)
         for number in range(count)
     )
     return judge(at_rest(*levels, every=every), MEMORY)
