@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run install install-dev test lint format bench clean help
+.PHONY: run install install-dev test lint format bench soak clean help
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -28,6 +28,9 @@ format: install-dev ## let ruff put things in order
 
 bench: $(VENV)/.installed-bench ## the figures and the picture of README, measured on this machine (about 25 minutes)
 	$(BIN)/python -m tests.bench --picture docs/memory.svg
+
+soak: install-dev ## half load, cuts, slow and refused clients; nothing may grow (20 minutes)
+	$(BIN)/python -m tests.soak
 
 install-dev: $(VENV)/.installed-dev
 
