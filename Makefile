@@ -3,11 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run install install-dev test lint format bench clean help
+.PHONY: run install install-dev test lint format bench k6 k6-long clean help
 .DEFAULT_GOAL := help
 
 help: ## what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 run: install ## start the service on 127.0.0.1:8080, with everything it needs under ./data
 	@exec $(BIN)/python app.py serve
@@ -28,6 +28,12 @@ format: install-dev ## let ruff put things in order
 
 bench: install-dev ## the figures of README, measured on this machine (about 15 minutes)
 	$(BIN)/python -m tests.bench
+
+k6: install-dev ## load tests with k6 in their short form, against servers it starts itself (half a minute)
+	$(BIN)/python -m tests.k6 --short
+
+k6-long: install-dev ## the same in full: up to 100 users, 15 minutes, 8 GB on the disk at a time
+	$(BIN)/python -m tests.k6
 
 install-dev: $(VENV)/.installed-dev
 
