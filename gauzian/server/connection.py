@@ -222,6 +222,7 @@ class Connection(asyncio.Protocol):
                     await self._shared.turns.come(data)
                     self._deadline = self._loop.time() + self._limits.header_seconds
                 await self.http.feed(data)
+                del data  # an idle connection would keep the last piece of its last body: up to 512 KiB each
         except (HungUp, asyncio.CancelledError):
             # Nobody waits for this task; let out, the exception would keep all frames and with them the connection.
             pass

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import tracemalloc
 import weakref
 from typing import Any, cast
 
@@ -83,6 +84,25 @@ async def test_a_head_that_does_not_come_in_time_is_answered_and_cut(serving: Ru
         assert (answer.status, json.loads(answer.body)["code"]) == (408, "request_timeout")
         assert await silent.ended()
         assert running.server.slow_heads_total == 1
+
+
+@pytest.mark.anyio
+async def test_a_resting_connection_keeps_nothing_of_its_last_body(serving: Run) -> None:
+    connections, body = 20, bytes(500 * KIB)
+    async with serving(apps.reads_all) as running:
+        clients = [await running.connect() for _ in range(connections)]
+        tracemalloc.start()
+        try:
+            for client in clients:
+                await client.send(post("/", body))
+                assert (await client.answer("POST")).status == 200
+            await until(lambda: running.server.requests_in_flight == 0)
+            gc.collect()
+            kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert running.server.open_connections == connections
+        assert kept / connections < 24 * KIB
 
 
 @pytest.mark.anyio
