@@ -3,11 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run install install-dev test lint format bench soak clean help
+.PHONY: run install install-dev test lint format bench soak k6 k6-long clean help
 .DEFAULT_GOAL := help
 
 help: ## what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 run: install ## start the service on 127.0.0.1:8080, with everything it needs under ./data
 	@exec $(BIN)/python app.py serve
@@ -31,6 +31,12 @@ bench: $(VENV)/.installed-bench ## the figures and the picture of README, measur
 
 soak: install-dev ## half load, cuts, slow and refused clients; nothing may grow (20 minutes)
 	$(BIN)/python -m tests.soak
+
+k6: install-dev ## load tests with k6 in their short form, against servers it starts itself (half a minute)
+	$(BIN)/python -m tests.k6 --short
+
+k6-long: install-dev ## the same in full: up to 100 users, 15 minutes, 8 GB on the disk at a time
+	$(BIN)/python -m tests.k6
 
 install-dev: $(VENV)/.installed-dev
 
