@@ -1,8 +1,8 @@
 """The next few objects are opened while this one is sent: in order, N fixed, nothing unverified ever completed.
 
 Why: an object store needs some time before the first byte of an object (tens of milliseconds over a network). Opened
-one after the other, a file of many chunks spends most of its time waiting; with the next two opened early it comes at
-the speed of the line.
+one after the other, a file of many chunks spends most of its time waiting; with the next two opened early, a few
+megabytes before they are wanted, it comes at the speed of the line.
 
 What it costs: an opened object holds a socket or a file and what the store buffers for it (ObjectStore.get reads as
 it is asked), never a whole chunk. One download holds at most 1 + N opened objects, one piece on its way to the client
@@ -27,7 +27,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
@@ -42,6 +42,9 @@ log = logging.getLogger(__name__)
 
 # How long a download waits for its objects to close before it leaves them to themselves.
 CLOSE_SECONDS = 5.0
+# The next object is opened when so little of the opened ones is still to be sent: 30 ms of a gigabit line, more than a
+# store takes to its first byte. Earlier it would only hold a connection and a buffer, for a slow reader for minutes.
+LEAD_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,32 +85,57 @@ class ReadAhead:
 
         Raises ObjectDamaged for a chunk that is missing, short, long or altered, StoreDown, and what `pages` raises.
         """
-        opened: deque[_Opened] = deque()
-        rest: deque[Wanted] = deque()
-        more = True
+        line = _Line(pages, self._open, ahead=self._ahead)
         try:
-            while True:
-                while len(opened) <= self._ahead and (rest or more):
-                    if not rest:
-                        rest.extend(await pages.next_page())
-                        more = bool(rest)
-                        continue
-                    opened.append(self._open(rest.popleft()))
-                if not opened:
-                    return
-                async with aclosing(opened[0].pieces()) as pieces:
+            await line.fill()
+            while line.opened:
+                async with aclosing(line.opened[0].pieces()) as pieces:
                     async for piece in pieces:
+                        line.bytes -= len(piece)
                         yield piece
-                await _close([opened[0]])
-                opened.popleft()
+                        if line.is_short:
+                            await line.fill()
+                await _close([line.opened[0]])
+                line.opened.popleft()
+                await line.fill()
         finally:
-            await _close(opened)
+            await _close(line.opened)
 
     def _open(self, wanted: Wanted) -> _Opened:
         opened = _Opened(self._store, wanted)
         self._owners.add(opened.owner)
         opened.owner.add_done_callback(self._owners.discard)
         return opened
+
+
+class _Line:
+    """The opened objects of one download, in order: the one that is being sent and those ahead of it."""
+
+    def __init__(self, pages: Pages, open: Callable[[Wanted], _Opened], *, ahead: int) -> None:
+        self.opened: deque[_Opened] = deque()
+        self.bytes = 0  # of them, still to be sent
+        self._pages = pages
+        self._open = open
+        self._ahead = ahead
+        self._rest: deque[Wanted] = deque()  # of the last page
+        self._ended = False
+
+    @property
+    def is_short(self) -> bool:
+        """Is it time to open the next one?"""
+        if self._ended or len(self.opened) > self._ahead:
+            return False
+        return not self.opened or self.bytes < LEAD_BYTES
+
+    async def fill(self) -> None:
+        while self.is_short:
+            if not self._rest:
+                self._rest.extend(await self._pages.next_page())
+                self._ended = not self._rest
+                continue
+            wanted = self._rest.popleft()
+            self.opened.append(self._open(wanted))
+            self.bytes += wanted.stop - wanted.start
 
 
 class _Opened:

@@ -33,8 +33,8 @@ class ServerLimits:
     )  # one read until the application asks for the body: 1000 refused uploads cost 4 MB, not 250
     body_read: int = 512 * KIB  # one read of a wanted body, while few send: a piece costs some 100 us whatever its size
     body_read_least: int = 8 * KIB  # below this a byte costs noticeably more CPU
-    read_budget: int = 6 * MIB  # of wanted bodies, received and not yet taken by the application, all together
-    read_parts: int = 6  # one read brings at most this part of what is left of the budget: the others want some, too
+    read_budget: int = 5 * MIB  # of wanted bodies, received and not yet taken by the application, all together
+    read_parts: int = 3  # one read brings at most this part of what is left of the budget: the others want some, too
     mailbox_bytes: int = 256 * KIB  # received and not yet taken by the application, per request, before we stop reading
     small_body_bytes: int = (
         64 * KIB
@@ -56,4 +56,4 @@ class ServerLimits:
     cleanup_seconds: float = (
         5.0  # for requests cancelled at the end of the grace time, and again for the application's shutdown
     )
-    trim_seconds: float = 5.0  # how often free memory goes back to the system while there is work
+    trim_seconds: float = 1.0  # how often free memory goes back to the system while there is work

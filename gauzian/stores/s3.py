@@ -35,9 +35,9 @@ from gauzian.stores.watching import Watch
 log = logging.getLogger(__name__)
 
 # aiohttp stops reading from the store when an opened response holds twice this.
-_READ_BUFFER_BYTES = 16 * KIB
+_READ_BUFFER_BYTES = 4 * KIB
 # Held by all objects that are being read at a moment; one opened ahead holds no more than its first read.
-_READING_BYTES = 4 * MIB
+_READING_BYTES = 3 * MIB
 # Shorter than a store's own idle limit, so that it is we who close an idle connection.
 _IDLE_SECONDS = 10.0
 _DELETES_AT_ONCE = 8
@@ -77,7 +77,7 @@ async def open_s3(
         read_bufsize=_READ_BUFFER_BYTES,
     ) as session:
         store = S3Store(
-            S3Wire(session, signer, reading=ByteBudget(_READING_BYTES, least=64 * KIB, most=512 * KIB, parts=4)),
+            S3Wire(session, signer, reading=ByteBudget(_READING_BYTES, least=32 * KIB, most=512 * KIB, parts=2)),
             spool_dir=spool_dir,
             threads=threads,
             stall_seconds=read_seconds,

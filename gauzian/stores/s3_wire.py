@@ -17,7 +17,7 @@ from gauzian.stores.s3_signing import Signer
 from gauzian.stores.threads import KIB, outlast
 
 _PIECE_BYTES = 256 * KIB
-_FIRST_READ_BYTES = 32 * KIB
+_FIRST_READ_BYTES = 8 * KIB
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/")
 # A place is held meanwhile, and a client waits.
 _TAKE_BACK_SECONDS = 5.0
