@@ -17,7 +17,7 @@ class ServerLimits:
         2000  # open sockets, lingering ones included; the rest waits in the kernel (its memory, not ours)
     )
     backlog: int = 4096  # the kernel's queue; 100 as usual makes it answer half of a thousand newcomers with a reset
-    accepts_per_turn: int = 32  # per turn of the loop: a thundering herd must not hold up those who are already served
+    accepts_per_turn: int = 128  # per turn of the loop: a thundering herd must not hold up those who are already served
     # Requests with a body that begin per turn of the loop: one costs about a millisecond, refused or not, and whoever
     # asks for health meanwhile waits for no more than these.
     begun_per_turn: int = 4

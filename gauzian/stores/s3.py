@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 # aiohttp stops reading from the store when an opened response holds twice this.
 _READ_BUFFER_BYTES = 4 * KIB
 # Held by all objects that are being read at a moment; one opened ahead holds no more than its first read.
-_READING_BYTES = 3 * MIB
+_READING_BYTES = 2 * MIB
 # Shorter than a store's own idle limit, so that it is we who close an idle connection.
 _IDLE_SECONDS = 10.0
 _DELETES_AT_ONCE = 8

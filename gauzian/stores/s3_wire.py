@@ -160,16 +160,27 @@ class ReceivedPieces:
     async def __anext__(self) -> bytes:
         self._held.drop()
         try:
-            if self._response.connection is not None:  # None: all of it has come
-                _read_at_most(self._response.connection, self._held.budget)
+            self._read(True)
             # As it lies there: read(n) would raise what aiohttp may hold to twice n, for good.
             piece = await self._response.content.readany()
+            self._read(False)
         except (*FOREIGN, RuntimeError) as error:  # RuntimeError: what aiohttp calls a connection that has just gone
             raise unanswered("get", error) from error
         if not piece:
             raise StopAsyncIteration
         self._held.hold(len(piece))
         return piece
+
+    def _read(self, on: bool) -> None:
+        """While a piece is on its way to the client the next one waits in the kernel and not in aiohttp's buffer."""
+        connection = self._response.connection
+        if connection is None or connection.protocol is None:  # all of it has come
+            return
+        if on:
+            _read_at_most(connection, self._held.budget)
+            connection.protocol.resume_reading()
+        else:
+            connection.protocol.pause_reading()
 
 
 def _is_span(response: aiohttp.ClientResponse, span: str | None) -> bool:
