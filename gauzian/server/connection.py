@@ -19,6 +19,7 @@ from hypercorn.utils import parse_socket_addr
 from gauzian.server.call import call_application
 from gauzian.server.framing import Http1
 from gauzian.server.intake import Intake
+from gauzian.server.linger import unwind
 from gauzian.server.mailbox import Mailbox
 from gauzian.server.outbox import Outbox
 from gauzian.server.refusals import HeadTooSlow, HungUp
@@ -102,6 +103,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end()
+        unwind(self.transport)
         self._shared.connections.discard(self)
         self._lost()
 

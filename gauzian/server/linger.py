@@ -91,6 +91,13 @@ class Lingerers:
             self._see_to_next_turn()
 
 
+def unwind(transport: asyncio.Transport) -> None:
+    """asyncio's transport knows one of its own methods: a circle, and a thousand refused clients are a thousand of them
+    that wait for the garbage collector."""
+    if hasattr(transport, "_read_ready_cb"):
+        transport._read_ready_cb = None
+
+
 class Linger(asyncio.BufferedProtocol):
     """One of them."""
 
@@ -137,6 +144,7 @@ class Linger(asyncio.BufferedProtocol):
         """The client is done: the transport closes."""
 
     def connection_lost(self, exc: Exception | None) -> None:
+        unwind(self.transport)
         self._all.all.discard(self)
         self._lost()
 
