@@ -149,9 +149,14 @@ class Http1(H11Protocol):
     # -- Hypercorn's: on the way in
 
     async def _check_protocol(self, request: h11.Request) -> None:
+        error: ApiError | None = None
         if not request.http_version.startswith(b"1."):
+            error = UnknownHttpVersion()
+        elif _size_of(request) > self.config.h11_max_incomplete_size:
+            error = refusal(431)  # h11 counts only what is incomplete: the last read may have brought the end
+        if error is not None:
             self._refused = True
-            self.refuse(UnknownHttpVersion())
+            self.refuse(error)
             await self.send(Closed())
 
     async def _create_stream(self, request: h11.Request) -> None:
@@ -235,6 +240,12 @@ class Http1(H11Protocol):
             self.wire.keep_for_rest()
         else:
             await super()._maybe_recycle()
+
+
+def _size_of(request: h11.Request) -> int:
+    """Bytes of the head as it was sent, but for white space that h11 has dropped."""
+    line = len(request.method) + len(request.target) + len(b"  HTTP/1.1\r\n\r\n")
+    return line + sum(len(name) + len(value) + 4 for name, value in request.headers)
 
 
 class _ReadOff:

@@ -32,6 +32,8 @@ from tests.server.conftest import QUICK, Run
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "http_version_unsupported"),
         (head("GET", "/", version="3.0"), 505, "http_version_unsupported"),
         (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 30 * KIB, 431, "headers_too_large"),
+        (head("GET", "/", "X: " + "x" * 16 * KIB), 431, "headers_too_large"),  # whole, and only just too large
+        (head("GET", "/" + "x" * 16 * KIB), 431, "headers_too_large"),
     ],
 )
 async def test_what_is_not_http_is_answered_in_our_shape(
@@ -46,6 +48,15 @@ async def test_what_is_not_http_is_answered_in_our_shape(
         assert told["error"]
         assert len(answer.headers["x-request-id"]) == 32
         assert answer.headers["connection"] == "close"
+
+
+@pytest.mark.anyio
+async def test_a_head_of_just_the_size_allowed_is_read(serving: Run) -> None:
+    async with serving(apps.reads_all) as running:
+        client = await running.connect()
+        fill = QUICK.header_bytes - len(head("GET", "/", "X: "))
+        await client.send(head("GET", "/", "X: " + "x" * fill))
+        assert (await client.answer()).status == 200
 
 
 @pytest.mark.anyio
