@@ -21,7 +21,7 @@ from gauzian.server.accept import Door, bind, raise_file_limit
 from gauzian.server.framing import HttpConfig
 from gauzian.server.limits import ServerLimits
 from gauzian.server.linger import Lingerers
-from gauzian.server.memory import Allocator, Keeper
+from gauzian.server.memory import Allocator, Keeper, settle
 from gauzian.server.pulse import MOST_SECONDS, Pulse
 from gauzian.server.shared import Shared
 from gauzian.server.turns import Turns
@@ -126,6 +126,7 @@ class Server:
         try:
             async with _lifespan(shared):
                 try:
+                    settle()
                     door.begin()
                     pulse.start()
                     self._on_listening([sock.getsockname()[:2] for sock in sockets])

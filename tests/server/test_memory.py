@@ -12,6 +12,10 @@ def test_the_real_allocator_takes_our_wishes() -> None:
 class CountingAllocator(Allocator):
     def __init__(self) -> None:
         self.times = 0
+        self.collected = 0
+
+    def collect(self) -> None:
+        self.collected += 1
 
     def give_back(self) -> None:
         self.times += 1
@@ -36,3 +40,4 @@ def test_memory_is_given_back_now_and_then_under_work_soon_after_it_and_never_wh
     for now, busy, done, times in story:
         keeper.look(now, busy=busy, done=done)
         assert allocator.times == times, now
+    assert allocator.collected == 3  # only with nothing to do: never while somebody waits for an answer
