@@ -38,7 +38,7 @@ def _read_at_most(connection: Connection, size: SupportsIndex) -> None:
 
 
 class S3Wire:
-    """`reading`: what all objects that are being read may hold together, divided among them."""
+    """`reading`: what the pieces of all objects that are being read may hold together."""
 
     def __init__(self, session: aiohttp.ClientSession, signer: Signer, *, reading: ByteBudget) -> None:
         self._session = session

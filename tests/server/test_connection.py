@@ -374,6 +374,10 @@ async def test_a_body_comes_whole_however_its_reads_fall_and_the_next_request_af
             first, second = [json.loads((await client.answer("POST")).body) for _ in range(2)]
             assert first == {"path": "/first", "size": len(body), "sha256": hashlib.sha256(body).hexdigest()}
             assert second["size"] == 4
+        await client.send(head("POST", "/", "Content-Length: 3000"))
+        await until(lambda: running.server.requests_in_flight == 1)
+        await client.send(bytes(3000))  # one read that is the rest to its last byte, and nothing behind it
+        assert json.loads((await client.answer("POST")).body)["size"] == 3000
         assert running.shared.reading.held == 0
 
 
