@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import os
 import struct
 import termios
 
@@ -22,6 +23,7 @@ class Outbox:
         "_accepted",
         "_accepted_at",
         "_below",
+        "_descriptor",
         "_limits",
         "_since_turn",
         "_transport",
@@ -35,6 +37,8 @@ class Outbox:
         self.closed = False
         self._transport = transport
         self._below = below
+        sock = transport.get_extra_info("socket")
+        self._descriptor = sock.fileno() if below is transport and sock is not None else None  # None: encrypted
         self._limits = limits
         self._writable = asyncio.Event()
         self._writable.set()
@@ -45,15 +49,19 @@ class Outbox:
 
     async def write(self, data: bytes) -> None:
         """Hand `data` over and wait until nothing of it waits here. HungUp once there is no client."""
-        most = self._limits.write_bytes
-        view: bytes | memoryview = data if len(data) <= most else memoryview(data)
-        for start in range(0, len(data), most):
+        view, start = memoryview(data), 0
+        while start < len(view):
             if self.closed or self._below.is_closing():  # a failed write shows there first
                 raise HungUp
-            piece = view[start : start + most]
-            self._written += len(piece)
-            self._since_turn += len(piece)
-            self._transport.write(piece)
+            taken = self._write_to_kernel(view[start:])
+            if start + taken < len(view):
+                # The transport keeps some, and tells us when the kernel has taken it.
+                piece = view[start + taken :][: self._limits.write_bytes]
+                self._transport.write(piece)
+                taken += len(piece)
+            start += taken
+            self._written += taken
+            self._since_turn += taken
             if not self._writable.is_set():
                 self._since_turn = 0
                 await self._writable.wait()
@@ -62,6 +70,15 @@ class Outbox:
                 await asyncio.sleep(0)
         if self.closed:
             raise HungUp
+
+    def _write_to_kernel(self, view: memoryview) -> int:
+        """What it takes at once: a transport is handed little at a time, because it copies what it has to keep."""
+        if self._descriptor is None or self._transport.get_write_buffer_size():
+            return 0
+        try:
+            return os.write(self._descriptor, view)
+        except OSError:  # full, or gone: the transport meets the same
+            return 0
 
     def write_now(self, data: bytes) -> None:
         """For the few bytes that the HTTP itself has to say: no waiting."""

@@ -26,8 +26,9 @@ from gauzian.stores.keys import require_key
 from gauzian.stores.s3_answers import Answer, Tries, ask_patiently
 from gauzian.stores.s3_body import SentBody
 from gauzian.stores.s3_listing import ListingPage
+from gauzian.stores.s3_received import ReceivedPieces, SmallFirstReads
 from gauzian.stores.s3_signing import Signer
-from gauzian.stores.s3_wire import ReceivedPieces, S3Wire, SmallFirstReads
+from gauzian.stores.s3_wire import S3Wire
 from gauzian.stores.spool import Spool
 from gauzian.stores.threads import KIB, MIB, FileThreads
 from gauzian.stores.watching import Watch
@@ -77,7 +78,12 @@ async def open_s3(
         read_bufsize=_READ_BUFFER_BYTES,
     ) as session:
         store = S3Store(
-            S3Wire(session, signer, reading=ByteBudget(_READING_BYTES, least=32 * KIB, most=512 * KIB, parts=2)),
+            S3Wire(
+                session,
+                signer,
+                reading=ByteBudget(_READING_BYTES, least=32 * KIB, most=512 * KIB, parts=2),
+                read_seconds=read_seconds,
+            ),
             spool_dir=spool_dir,
             threads=threads,
             stall_seconds=read_seconds,
@@ -195,7 +201,7 @@ class S3Store:
         if length is not None:
             span = f"{start}-{start + max(length, 1) - 1}"
         opened = await ask_patiently(lambda: self._wire.open(key, span))
-        if isinstance(opened, ReceivedPieces):
+        if not isinstance(opened, Answer):
             return opened
         if opened.is_absence:
             raise ObjectMissing(key)

@@ -4,46 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any, SupportsIndex
 
 import aiohttp
-from aiohttp.connector import Connection
 
-from gauzian.bytebudget import ByteBudget, Held
+from gauzian.bytebudget import ByteBudget
 from gauzian.stores.s3_answers import FOREIGN, Answer, read_answer, seam, unanswered
 from gauzian.stores.s3_body import SentBody
 from gauzian.stores.s3_listing import BadListing, ListingPage
+from gauzian.stores.s3_received import ReceivedPieces, received
 from gauzian.stores.s3_signing import Signer
 from gauzian.stores.threads import KIB, outlast
 
 _PIECE_BYTES = 256 * KIB
-_FIRST_READ_BYTES = 8 * KIB
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/")
 # A place is held meanwhile, and a client waits.
 _TAKE_BACK_SECONDS = 5.0
 
 
-class SmallFirstReads(aiohttp.TCPConnector):
-    """An answer that nobody reads yet takes up little: asyncio would read 256 KiB of each object opened ahead."""
-
-    async def connect(self, req: Any, traces: Any, timeout: aiohttp.ClientTimeout) -> Connection:
-        connection = await super().connect(req, traces, timeout)
-        _read_at_most(connection, _FIRST_READ_BYTES)
-        return connection
-
-
-def _read_at_most(connection: Connection, size: SupportsIndex) -> None:
-    if connection.transport is not None:
-        connection.transport.max_size = size  # type: ignore[attr-defined]  # the selector transport's; elsewhere unused
-
-
 class S3Wire:
-    """`reading`: what the pieces of all objects that are being read may hold together."""
+    """`reading`: what the pieces of all objects that are being read may hold together. `read_seconds`: the longest
+    silence of the store.
+    """
 
-    def __init__(self, session: aiohttp.ClientSession, signer: Signer, *, reading: ByteBudget) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, signer: Signer, *, reading: ByteBudget, read_seconds: float
+    ) -> None:
         self._session = session
         self._signer = signer
         self._reading = reading
+        self._read_seconds = read_seconds
 
     async def ask(self, operation: str, method: str, key: str = "", body: bytes | None = None) -> Answer:
         """A request whose answer is its status."""
@@ -76,7 +65,7 @@ class S3Wire:
             response = await self._session.get(url, headers=headers, allow_redirects=False)
             try:
                 if response.status in (200, 206) and _is_span(response, span):
-                    return ReceivedPieces(response, self._reading)
+                    return received(response, self._reading, read_seconds=self._read_seconds)
                 answer = Answer(response.status, "WrongRange") if response.ok else await read_answer(response)
             except BaseException:
                 response.close()
@@ -140,47 +129,6 @@ def _look_at(request: asyncio.Task[None]) -> None:
     """Else asyncio complains about an exception that nobody asked for."""
     if not request.cancelled():
         request.exception()
-
-
-class ReceivedPieces:
-    """The bytes of an answer as they come, one piece per `__anext__`; what is not asked for waits in the store."""
-
-    def __init__(self, response: aiohttp.ClientResponse, budget: ByteBudget) -> None:
-        self._response = response
-        self._held = Held(budget)
-
-    def close(self) -> None:
-        """Frees everything at once: a connection with bytes still to come is closed, not read to its end."""
-        self._held.drop()
-        self._response.close()
-
-    def __aiter__(self) -> ReceivedPieces:
-        return self
-
-    async def __anext__(self) -> bytes:
-        self._held.drop()
-        try:
-            self._read(True)
-            # As it lies there: read(n) would raise what aiohttp may hold to twice n, for good.
-            piece = await self._response.content.readany()
-            self._read(False)
-        except (*FOREIGN, RuntimeError) as error:  # RuntimeError: what aiohttp calls a connection that has just gone
-            raise unanswered("get", error) from error
-        if not piece:
-            raise StopAsyncIteration
-        self._held.hold(len(piece))
-        return piece
-
-    def _read(self, on: bool) -> None:
-        """While a piece is on its way to the client the next one waits in the kernel and not in aiohttp's buffer."""
-        connection = self._response.connection
-        if connection is None or connection.protocol is None:  # all of it has come
-            return
-        if on:
-            _read_at_most(connection, self._held.budget)
-            connection.protocol.resume_reading()
-        else:
-            connection.protocol.pause_reading()
 
 
 def _is_span(response: aiohttp.ClientResponse, span: str | None) -> bool:
