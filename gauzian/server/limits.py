@@ -42,7 +42,7 @@ class ServerLimits:
 
     # -- writing
     write_bytes: int = (
-        64 * KIB
+        16 * KIB
     )  # handed to the transport at once: the most that it keeps for a client that does not read
     write_idle_seconds: float = 60.0  # a client that accepts not one byte of our answer for so long is cut off
 
