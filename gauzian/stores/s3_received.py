@@ -127,7 +127,8 @@ class _Direct(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing() or self._descriptor is None:
             return None
         try:
-            piece = os.read(self._descriptor, min(self._left, self._held.budget.share))
+            # One more than there should be, to see if there is: it would become the next answer.
+            piece = os.read(self._descriptor, min(self._left + 1, self._held.budget.share))
         except BlockingIOError:
             return None
         except OSError as error:

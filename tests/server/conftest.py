@@ -1,16 +1,13 @@
-"""A running server for one test, a certificate, and a count of everything that a test must not leave behind."""
+"""A running server for one test, and a count of everything that a test must not leave behind."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import ssl
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,17 +54,6 @@ def files_open() -> int:
 
 
 Run = Callable[..., AbstractAsyncContextManager[Running]]
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Key and self-made certificate in one file."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is needed to make a certificate")
-    path = tmp_path_factory.mktemp("tls") / "both.pem"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
-    subprocess.run([*command.split(), "-keyout", str(path), "-out", str(path)], check=True, capture_output=True)
-    return path
 
 
 @pytest.fixture(params=["plain", "tls"])

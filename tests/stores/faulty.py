@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -53,10 +54,12 @@ class FaultyS3:
     behaviours: dict[str, Behaviour] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     connections: set[asyncio.StreamWriter] = field(default_factory=set)
+    accepted: int = 0
     endpoint: str = ""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections.add(writer)
+        self.accepted += 1
         with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -75,7 +78,7 @@ async def _say_yes(call: Call) -> None:
 
 
 @asynccontextmanager
-async def faulty_s3(**behaviours: Behaviour) -> AsyncIterator[FaultyS3]:
+async def faulty_s3(*, tls: ssl.SSLContext | None = None, **behaviours: Behaviour) -> AsyncIterator[FaultyS3]:
     faulty = FaultyS3(behaviours)
     tasks: set[asyncio.Task[None]] = set()
 
@@ -88,8 +91,9 @@ async def faulty_s3(**behaviours: Behaviour) -> AsyncIterator[FaultyS3]:
             await faulty.serve(reader, writer)
         writer.transport.abort()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    faulty.endpoint = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
+    where = "http://127.0.0.1" if tls is None else "https://localhost"
+    faulty.endpoint = f"{where}:{server.sockets[0].getsockname()[1]}"
     try:
         yield faulty
     finally:
