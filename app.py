@@ -141,11 +141,11 @@ async def show(settings: Settings) -> int:
     for name, value, help in settings.rows():
         print(f"{name}={value}\n    {help}")
     load = load_of(settings)
-    print(
-        f"\nMemory ceiling: {budget.ceiling(load) // budget.MIB} MiB for {load.uploads} uploads, "
-        f"{load.downloads} downloads, {load.connections} connections and {load.password_checks} password checks "
-        "at once (PostgreSQL not included)"
-    )
+    if not isinstance(settings.max_concurrent_uploads, int):
+        print(f"\nMAX_CONCURRENT_UPLOADS=auto is {load.uploads} here")
+    print(f"\nMemory ceiling: {budget.told(load)} at once (PostgreSQL not included)")
+    if (words := budget.misfit(load, budget.memory_limit())) is not None:
+        print(f"Warning: {words}")
     return 0
 
 

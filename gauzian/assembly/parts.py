@@ -84,7 +84,9 @@ async def open_parts(settings: Settings, *, migrations: Path, background: bool =
     """Open everything; `background`: reap while it is open, as the service does."""
     metrics = Metrics(legacy_names=settings.metrics_legacy_names)
     load = load_of(settings)
-    log.info("memory ceiling: %d MiB", budget.ceiling(load) // budget.MIB)
+    log.info("memory ceiling: %s", budget.told(load))
+    if (words := budget.misfit(load, budget.memory_limit())) is not None:
+        log.warning("%s", words)
     async with AsyncExitStack() as stack:
         url, _ = await stack.enter_async_context(migrated_database(settings, migrations=migrations))
         database = await stack.enter_async_context(
