@@ -46,6 +46,7 @@ class SentBody(Payload):
         self._error: BaseException | None = None
         self.committed = False
         """The last byte was handed over: from here on the object may be there."""
+        self._called_off = False
 
     def stored(self) -> StoredObject:
         """Once the store has taken it."""
@@ -59,6 +60,11 @@ class SentBody(Payload):
     def _failed(self, error: BaseException) -> None:
         self.has_failed = True
         self._error = error
+
+    def call_off(self) -> bool:
+        """No commit from here on, also if a cancellation reaches the sender a turn later. False: it is too late."""
+        self._called_off = not self.committed
+        return self._called_off
 
     async def settled(self) -> None:
         """Return when nobody uses `pieces` any more."""
@@ -99,6 +105,8 @@ class SentBody(Payload):
         while await self._pass_on(writer, last):
             pass
         self._check()
+        if self._called_off:
+            raise ConnectionAbortedError
         self.committed = True
         for piece in last:
             await self._hand_over(writer, piece)

@@ -89,7 +89,7 @@ class S3Wire:
             del request  # it knows the exception, which knows this frame: a circle, with the body in it
 
     async def _call_off(self, key: str, body: SentBody, request: asyncio.Task[None]) -> None:
-        if not body.committed:
+        if body.call_off():
             request.cancel()
         try:
             await asyncio.wait([request])

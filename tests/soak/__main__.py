@@ -86,6 +86,8 @@ def main() -> int:
     try:
         with place_for(options.store) as place:
             watch = soak(options.course, place, work)
+        if watch.world.ledger.failures:
+            print(f"the server's log: {shutil.copy(watch.server.log, home / 'soak.log')}")
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return tell(watch, options)

@@ -513,3 +513,36 @@ async def test_a_bad_endpoint_is_a_value_error(opened: Opener, endpoint: str) ->
     with pytest.raises(ValueError, match=r".+"):
         async with opened(endpoint):
             pytest.fail("opened")
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_put_cancelled_around_its_last_byte_is_cut_off_or_taken_back_after_its_answer(
+    opened: Opener, turns: int
+) -> None:
+    """In whichever turn of the event loop the cancellation comes: never a DELETE that the store may get first."""
+    seen: list[str] = []
+
+    async def takes_its_time(call: Call) -> None:
+        await call.body()
+        seen.append("all of it")
+        await asyncio.sleep(0.05)  # a DELETE that does not wait for the answer would come meanwhile
+        seen.append("answered")
+        await call.say(OK)
+
+    async def deletes(call: Call) -> None:
+        seen.append("deleted")
+        await call.say(OK)
+
+    async def ends_in_a_cancellation() -> AsyncIterator[bytes]:
+        async for piece in cut(DATA):
+            yield piece
+        putting.cancel()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+    async with faulty_s3(PUT=takes_its_time, DELETE=deletes) as faulty, opened(faulty.endpoint) as store:
+        putting = asyncio.ensure_future(store.put(KEY, ends_in_a_cancellation(), size=len(DATA)))
+        with pytest.raises(asyncio.CancelledError):
+            await putting
+        await until(lambda: not faulty.connections or "deleted" in seen, "it is over")
+        assert seen in ([], ["all of it", "answered", "deleted"])
