@@ -20,6 +20,7 @@ from pathlib import Path
 
 from gauzian import budget
 from gauzian.assembly.parts import load_of, migrated_database, open_parts
+from gauzian.assembly.probes import probes_beside
 from gauzian.assembly.urls import compose, server_limits, show_server
 from gauzian.database.embedded_home import EmbeddedError
 from gauzian.database.migrate import MigrationError
@@ -74,23 +75,27 @@ async def serve(settings: Settings) -> int:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, begin_to_stop)
-        server = Server(
-            compose(parts, settings),
-            host=settings.host,
-            port=settings.port,
-            limits=server_limits(settings),
-            grace_seconds=settings.shutdown_grace_seconds,
-            on_listening=_announce,
-        )
-        show_server(parts.metrics, server)
-        await server.serve(stop)
+        async with probes_beside(parts, settings) as probes:
+            server = Server(
+                compose(parts, settings),
+                host=settings.host,
+                port=settings.port,
+                limits=server_limits(settings),
+                grace_seconds=settings.shutdown_grace_seconds,
+                on_listening=lambda addresses: _announce(addresses[0], probes),
+            )
+            show_server(parts.metrics, server)
+            await server.serve(stop)
     return 0
 
 
-def _announce(addresses: list[tuple[str, int]]) -> None:
-    host, port = addresses[0]
-    shown = f"[{host}]" if ":" in host else host
-    print(f"GAUZIAN is ready: http://{shown}:{port}", flush=True)
+def _announce(address: tuple[str, int], probes: tuple[str, int] | None) -> None:
+    beside = f" (probes: {_url(*probes)})" if probes else ""
+    print(f"GAUZIAN is ready: {_url(*address)}{beside}", flush=True)
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 async def migrate(settings: Settings) -> int:

@@ -45,6 +45,12 @@ class Settings:
 
     host: str = _setting("127.0.0.1", "address to listen on; 0.0.0.0 in a container", values.text)
     port: int = _setting(8080, "port to listen on; 0 takes any free one", values.integer(0, 65535))
+    probe_port: int | None = _setting(
+        None,
+        "a second port, for /health and /metrics alone: no crowd stands before it",
+        values.integer(0, 65535),
+        shown="none",
+    )
     data_dir: Path = _setting(
         Path("data"), "where the embedded PostgreSQL, the disk store and temporary files live", values.path
     )

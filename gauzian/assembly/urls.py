@@ -208,14 +208,23 @@ def _account_paths(parts: Parts, settings: Settings) -> list[Route]:
 
 
 def _house(parts: Parts, settings: Settings) -> list[Route]:
+    return [Route("/", _about, methods=["GET"]), *_probes(parts, settings)]
+
+
+def _probes(parts: Parts, settings: Settings) -> list[Route]:
     health = Health(checks={"database": parts.database.check, "store": parts.store.check}, draining=parts.draining)
     numbers = Numbers(parts.metrics, token=settings.metrics_token)
     return [
-        Route("/", _about, methods=["GET"]),
         Route("/health/live", health.live, methods=["GET"]),
         Route("/health/ready", health.ready, methods=["GET"]),
         Route("/metrics", numbers.metrics, methods=["GET"]),
     ]
+
+
+def compose_probes(parts: Parts, settings: Settings) -> ASGIApp:
+    """What operators ask, and nothing else."""
+    refuse = Middleware(AnswerErrors, count=lambda code: parts.metrics.errors.labels(code).inc())
+    return _App(routes=_probes(parts, settings), middleware=[refuse])
 
 
 async def _about(request: Request) -> Response:

@@ -27,11 +27,14 @@ _RETRY_SECONDS = 1.0
 
 
 async def bind(host: str, port: int) -> list[socket.socket]:
-    """Sockets bound to every address of `host`, all on one port; 0 is any that is free. Not listening yet."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    """Sockets bound to every address of `host`, all on one port; 0 is any that is free. Not listening yet. OSError says
+    which address it is that is not to be had.
+    """
     bound: list[socket.socket] = []
+    wanted = port
     try:
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, _, _, _, address in dict.fromkeys(found):
             sock = socket.socket(family, socket.SOCK_STREAM)
             bound.append(sock)
@@ -41,10 +44,12 @@ async def bind(host: str, port: int) -> list[socket.socket]:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.bind((address[0], port, *address[2:]))
             port = port or sock.getsockname()[1]
-    except OSError:
+    except OSError as error:
         for sock in bound:
             sock.close()
-        raise
+        raise OSError(
+            error.errno, f"cannot listen on {host or 'any address'}, port {wanted}: {error.strerror}"
+        ) from error
     return bound
 
 

@@ -52,7 +52,9 @@ class Server:
         grace_seconds: float = 30.0,
         on_listening: Callable[[list[tuple[str, int]]], None] = lambda addresses: None,
         tls: ssl.SSLContext | None = None,
+        beside: bool = False,
     ) -> None:
+        """`beside`: another server of the same process looks after its memory."""
         self._app = app
         self._host, self._port = host, port
         self._limits = limits or ServerLimits()
@@ -62,7 +64,7 @@ class Server:
         self._door: Door | None = None
         self._shared: Shared | None = None
         self._pulse: Pulse | None = None
-        self._keeper = Keeper(Allocator(), seconds=self._limits.trim_seconds)
+        self._keeper = None if beside else Keeper(Allocator(), seconds=self._limits.trim_seconds)
 
     # -- levels and totals, for whoever exports them
 
@@ -126,7 +128,8 @@ class Server:
         try:
             async with _lifespan(shared):
                 try:
-                    settle()
+                    if self._keeper is not None:
+                        settle()
                     door.begin()
                     pulse.start()
                     self._on_listening([sock.getsockname()[:2] for sock in sockets])
@@ -181,8 +184,9 @@ class Server:
         for connection in list(shared.connections):
             connection.look(now)
         shared.lingerers.look(now)
-        busy = bool(shared.requests or shared.lingerers.all)
-        self._keeper.look(now, busy=busy, done=shared.ended)
+        if self._keeper is not None:
+            busy = bool(shared.requests or shared.lingerers.all)
+            self._keeper.look(now, busy=busy, done=shared.ended)
 
     async def _wind_down(self, shared: Shared, door: Door) -> None:
         """Whoever asks still gets an answer: a health probe must be able to read 503 while uploads finish."""

@@ -22,6 +22,7 @@ from tests.bench.proc import descendants, rss_mib
 START_SECONDS = 120.0  # the first start makes a database cluster
 STOP_SECONDS = 45.0
 _ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)")
+_PROBES = re.compile(r"\(probes: http://127\.0\.0\.1:(\d+)\)")
 _SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*(?:\{.*\})?) (\S+)$")
 # The server decides from its own defaults: nothing of the caller's environment but what a program needs to run at all.
 _INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TMPDIR", "VIRTUAL_ENV")
@@ -37,12 +38,15 @@ class Server:
         self.pid = process.pid
         self.log = log
         self.port = 0
+        self.probe_port: int | None = None
 
     def wait_until_ready(self) -> None:
         until = time.monotonic() + START_SECONDS
         while not self.port:
-            found = _ADDRESS.search(self.log.read_text(errors="replace"))
-            self.port = int(found[1]) if found else 0
+            told = self.log.read_text(errors="replace")
+            found, probes = _ADDRESS.search(told), _PROBES.search(told)
+            self.port = int(found[1]) if found and told.endswith("\n") else 0
+            self.probe_port = int(probes[1]) if probes else None
             self._check_alive(until)
         while True:
             with contextlib.suppress(OSError):

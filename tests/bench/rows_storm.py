@@ -95,16 +95,13 @@ def _said(kept: Outcome) -> str:
 def five_thousand(bench: Bench) -> list[Line]:
     """Three thousand wait in the kernel at first: MAX_CONNECTIONS are let in.
 
-    A probe's new connection waits behind them there: nobody sees who stands in that queue, so nobody can be let
-    forward. What the service can promise is that who is in is answered: the kept connection is judged, both are told.
+    A new connection to the same port waits behind them there: nobody sees who stands in that queue, so nobody can be
+    let forward. That is what PROBE_PORT is for, and a proxy's kept connection is in already.
     """
     one = Storm(bench, CROWD, MIB)
-    outcome, probe, kept = one.outcome, one.probe, one.kept
+    outcome = one.outcome
     title = f"{CROWD} × 1 MiB, 50 places, 2000 connections let in"
     memory = f"{answers(outcome)} in {one.seconds:.1f} s, CPU {one.cpu_seconds:.1f} s"
-    told = f"{kept.read(200)} answered; new connections, which wait behind the crowd: p50 {probe.p50_ms:.0f}, "
-    told += f"p99 {probe.p99_ms:.0f}, max {probe.max_ms:.0f} ms, {probe.read(200)} of {probe.started} answered 200"
-    is_awake = kept.p99_ms <= 500 and kept.read(200) > 0 and kept.answered_all and probe.started == probe.read(200)
     return [
         Line(
             title,
@@ -115,13 +112,21 @@ def five_thousand(bench: Bench) -> list[Line]:
             one.figures(),
         ),
         Line(f"{CROWD} × 1 MiB: peak", f"peak {plus(one.peak_mib)}", "≤ +96 MiB", one.peak_mib <= 96),
-        Line(
-            f"{CROWD} × 1 MiB: GET /health/live on a kept connection",
-            f"p99 {kept.p99_ms:.0f}, max {kept.max_ms:.0f} ms",
-            "p99 ≤ 500 ms",
-            is_awake,
-            told,
-            goal="new: p99 ≤ 500 ms",
-            reached=probe.p99_ms <= 500,
-        ),
+        _probe_beside(one),
     ]
+
+
+def _probe_beside(one: Storm) -> Line:
+    probe, kept, aside = one.probe, one.kept, one.aside
+    if aside is None:
+        raise RuntimeError("this row needs a server with PROBE_PORT")
+    told = f"{aside.read(200)} of {aside.started} answered 200; {_said(kept)}; new on the crowd's own port: "
+    told += f"p50 {probe.p50_ms:.0f}, p99 {probe.p99_ms:.0f}, max {probe.max_ms:.0f} ms"
+    answered = aside.started == aside.read(200) and probe.started == probe.read(200) and kept.answered_all
+    return Line(
+        f"{CROWD} × 1 MiB: GET /health/live on PROBE_PORT, new connection each",
+        f"p99 {aside.p99_ms:.0f}, max {aside.max_ms:.0f} ms",
+        "p99 ≤ 500 ms",
+        answered and max(aside.p99_ms, kept.p99_ms) <= 500,
+        told,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import asdict, dataclass, field
 
@@ -21,32 +22,42 @@ PROBES = (
     Group("new", 100_000, LIVE, ("Connection: close",), pace_seconds=PROBE_EVERY_SECONDS),
     Group("kept", 1, LIVE, requests=100_000, every_seconds=PROBE_EVERY_SECONDS),
 )
+# The same as "new" on PROBE_PORT, if the server has one.
+ASIDE = Group("aside", 100_000, LIVE, ("Connection: close",), pace_seconds=PROBE_EVERY_SECONDS)
 
 
 class Storm:
-    """One round of it. `probe` asks on a new connection each time, `kept` on one that was there before."""
+    """One round of it. `probe` asks on a new connection each time, `kept` on one that was there before, `aside` on a
+    new one to PROBE_PORT.
+    """
 
     def __init__(self, bench: Bench, clients: int, size: int) -> None:
         with bench.uploads(clients, size) as files:
             groups = tuple(user.raw_chunks(file_id, share, payload=size) for user, file_id, share in files)
             port, pid = bench.server.port, bench.server.pid
-            with (
-                Load(Plan(port, groups, STORM_SECONDS)) as crowd,
-                Load(Plan(port, PROBES, STORM_SECONDS + 20, until_stopped=True)) as prober,
-                MemoryWatch(pid) as watch,
-            ):
-                prober.go()
+            probes = {port: PROBES} | ({bench.server.probe_port: (ASIDE,)} if bench.server.probe_port else {})
+            with contextlib.ExitStack() as stack:
+                crowd = stack.enter_context(Load(Plan(port, groups, STORM_SECONDS)))
+                probers = [
+                    stack.enter_context(Load(Plan(where, what, STORM_SECONDS + 20, until_stopped=True)))
+                    for where, what in probes.items()
+                ]
+                watch = stack.enter_context(MemoryWatch(pid))
+                for prober in probers:
+                    prober.go()
                 cpu = cpu_seconds(pid)
                 began = time.monotonic()
                 crowd.go()
                 crowd.result()
                 self.when = (began, time.monotonic())
                 self.cpu_seconds = round(cpu_seconds(pid) - cpu, 2) if bench.server.alive else 0.0
-                prober.stop()
-                prober.result()
+                for prober in probers:
+                    prober.stop()
+                    prober.result()
         self.seconds, self.driver_cpu_seconds = crowd.seconds, crowd.cpu_seconds
         self.outcome = merged(crowd.groups)
-        self.probe, self.kept = prober.groups["new"], prober.groups["kept"]
+        self.probe, self.kept = probers[0].groups["new"], probers[0].groups["kept"]
+        self.aside = probers[1].groups["aside"] if bench.server.probe_port else None
         self.peak_mib = bench.peak_over_idle(watch)
         self.rest_mib = 0.0
 
@@ -66,6 +77,7 @@ class Storm:
             "clients": asdict(self.outcome),
             "probe": asdict(self.probe),
             "kept_probe": asdict(self.kept),
+            "aside_probe": self.aside and asdict(self.aside),
         }
 
 

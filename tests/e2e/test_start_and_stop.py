@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,7 +21,7 @@ import pytest
 
 from tests.bench.account import User, ask
 from tests.bench.load import ROOT
-from tests.bench.machine import Server, wait_for
+from tests.bench.machine import Server, parse_metrics, wait_for
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -118,6 +120,47 @@ def test_a_start_that_is_told_to_stop_stops_its_database_too_and_the_next_one_wo
     assert wait_for(lambda: not processes_under(data), 10), processes_under(data)
     with started(data) as server:
         assert ask(server.port, "GET", "/health/ready")[0] == 200
+
+
+def test_probes_have_a_port_of_their_own_where_no_crowd_stands_before_them(data: Path) -> None:
+    with started(data, PROBE_PORT="0", MAX_CONNECTIONS="10") as server, contextlib.ExitStack() as crowd:
+        probes = server.probe_port
+        assert probes is not None
+        user = User.register(server.port)
+        file_id = user.initialize(len(CONTENT))
+        upload = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+        upload.putrequest("POST", f"/drive/upload_chunk_binary?file_id={file_id}&index=0&iv=AAAA")
+        upload.putheader("Authorization", f"Bearer {user.token}")
+        upload.putheader("Content-Length", str(len(CONTENT)))
+        upload.endheaders(CONTENT[:50_000])
+        for _ in range(20):
+            crowd.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+
+        def is_full() -> bool:
+            return parse_metrics(str(ask(probes, "GET", "/metrics")[1]))["gauzian_connections_open"] == 10
+
+        assert wait_for(is_full, 10)
+        assert [ask(probes, "GET", path)[0] for path in ("/health/live", "/health/ready", "/login", "/")] == [
+            *(200, 200, 404, 404)
+        ]
+        server.process.send_signal(signal.SIGTERM)
+        assert wait_for(lambda: ask(probes, "GET", "/health/ready")[0] == 503, 10)
+        upload.send(CONTENT[50_000:])
+        answer = upload.getresponse()
+        assert (answer.status, json.loads(answer.read())["index"]) == (200, "0")
+        upload.close()
+        crowd.close()
+        assert server.process.wait(30) == 0
+
+
+def test_a_probe_port_that_is_taken_is_said_and_nothing_stays_behind(data: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        given = {"PATH": os.environ["PATH"], "PORT": "0", "DATA_DIR": str(data)}
+        given["PROBE_PORT"] = str(taken.getsockname()[1])
+        found = subprocess.run([sys.executable, "app.py"], cwd=ROOT, env=given, capture_output=True, timeout=60)
+    assert found.returncode == 1
+    assert f"cannot listen on 127.0.0.1, port {given['PROBE_PORT']}: ".encode() in found.stderr
+    assert wait_for(lambda: not processes_under(data), 10), processes_under(data)
 
 
 def test_on_sigterm_uploads_in_flight_finish_and_probes_read_503(data: Path) -> None:
