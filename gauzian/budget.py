@@ -1,8 +1,8 @@
 """The memory a set of settings can come to, as a number: for the start-up line, for `settings`, for README's table, and
 for MAX_CONCURRENT_UPLOADS=auto.
 
-The figures per item are ceilings: the slopes that `make bench` measures (its rows "memory of n ..."), and half as much
-again. The size of a chunk is in none of them: no chunk is ever in memory as a whole.
+The figures per item are ceilings: the slopes that `make bench` measures (its rows "memory of n ..."), and about half as
+much again. The size of a chunk is in none of them: no chunk is ever in memory as a whole.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ IDLE = 80 * MIB  # the process with nothing to do, after its first busy hour
 SHARED = (
     24 * MIB
 )  # what ten uploads and ten downloads at full speed take of the budgets that all share; more take no more
-PER_UPLOAD = 160 * KIB  # its least shares of these budgets, parser, task, rows
+PER_UPLOAD = 200 * KIB  # its least shares of these budgets, parser, task, rows
 PER_DOWNLOAD = 256 * KIB  # two least pieces, objects opened ahead, what the socket has not taken
 PER_CONNECTION = 16 * KIB  # parser, task, first 4 KiB of a request
 PER_PASSWORD_CHECK = 20 * MIB  # Argon2id's memory
@@ -61,7 +61,7 @@ def ceiling(load: Load) -> int:
 
 
 def told(load: Load) -> str:
-    """`209 MiB: 80 at rest, 24 for shared buffers, 8 for 50 uploads, ...`"""
+    """`211 MiB: 80 at rest, 24 for shared buffers, 10 for 50 uploads, ...`"""
     return f"{_mib(ceiling(load))} MiB: " + ", ".join(f"{_mib(size)} {words}" for words, size in parts(load))
 
 
