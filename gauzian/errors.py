@@ -153,6 +153,14 @@ class UserNotThere(ApiError):
     status, code, text = 404, "user_not_found", "User not found"
 
 
+class NotInTrash(ApiError):
+    status, code, text = 404, "not_in_trash", "It is not in the trash"
+
+
+class ShareNotThere(ApiError):
+    status, code, text = 404, "share_not_found", "Nothing of this is shared with that user"
+
+
 class MethodNotAllowed(ApiError):
     status, code, text = 405, "method_not_allowed", "This method is not allowed here"
 
@@ -179,6 +187,16 @@ class UploadIncomplete(ApiError):
     """`missing` is a list of [first, last] index ranges that are still to come, as far as they can be told."""
 
     status, code, text = 409, "upload_incomplete", "The upload is not complete"
+
+
+class InTrash(ApiError):
+    """Its owner asks for something that is not done with what lies in the trash; for others it is not there at all."""
+
+    status, code, text = 409, "in_trash", "It is in the trash"
+
+
+class FolderCycle(ApiError):
+    status, code, text = 409, "folder_cycle", "A folder cannot lie below itself"
 
 
 class PreconditionFailed(ApiError):
@@ -235,6 +253,12 @@ class DatabaseBusy(ApiError):
 
 class DownloadsBusy(ApiError):
     status, code, text, retry_after = 503, "downloads_busy", "Server busy, please retry", 2
+
+
+class ListsBusy(ApiError):
+    """More long listings on their way than we have memory for, and none of them ended in time."""
+
+    status, code, text, retry_after = 503, "lists_busy", "Server busy, please retry", 2
 
 
 class SignInBusy(ApiError):

@@ -56,7 +56,7 @@ class Settings:
     )
     database_url: str | None = _setting(
         None,
-        "an existing PostgreSQL (14 or newer)",
+        "an existing PostgreSQL (15 or newer)",
         values.url("postgresql", "postgres"),
         secret=True,
         shown="own PostgreSQL under DATA_DIR",
@@ -107,6 +107,9 @@ class Settings:
     )
     upload_ttl_hours: float = _setting(
         24.0, "unfinished uploads untouched for so long are removed", values.hours(0.001, 24 * 365)
+    )
+    trash_days: int = _setting(
+        30, "what lies in the trash for so long is removed for good; 0: it stays", values.integer(0, 36_500)
     )
     quota_bytes: int | None = _setting(
         None, "bytes each user may store (507)", values.integer(0, 2**62), shown="unlimited"

@@ -139,6 +139,7 @@ def _make_parts(
             removal=removal,
             metrics=metrics,
             ttl=timedelta(hours=settings.upload_ttl_hours),
+            trash_ttl=timedelta(days=settings.trash_days) if settings.trash_days else None,
             orphan_grace=timedelta(hours=settings.orphan_grace_hours),
         ),
         scrub=Scrub(database=database, store=store),

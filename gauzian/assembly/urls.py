@@ -16,6 +16,7 @@ from gauzian import __version__
 from gauzian.accounts.address import Addresses
 from gauzian.accounts.routes import Accounts
 from gauzian.accounts.throttle import Throttle
+from gauzian.assembly.drive_urls import drive_paths
 from gauzian.assembly.parts import Parts
 from gauzian.database.downloads import FoundChunk
 from gauzian.download import formats as shapes
@@ -99,6 +100,7 @@ def _routes(parts: Parts, settings: Settings) -> list[Route]:
     return [
         *_byte_paths(parts, settings),
         *_commands(parts, settings),
+        *drive_paths(parts, settings),
         *_account_paths(parts, settings),
         *_house(parts, settings),
     ]

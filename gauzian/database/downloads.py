@@ -10,16 +10,20 @@ from uuid import UUID
 from psycopg import AsyncConnection
 from psycopg.rows import class_row, tuple_row
 
+from gauzian.access import Standing, standing_of
+
 Connection = AsyncConnection[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class FileRow:
-    """A file as one user sees it. `access_level` and `encrypted_file_key` are None when it exists but is not theirs."""
+    """A file as one user sees it. `encrypted_file_key` is None when it exists but is not theirs."""
 
     file_id: UUID
     owner_id: UUID
     access_level: str | None
+    is_accepted: bool | None
+    is_trashed: bool
     encrypted_metadata: str
     encrypted_file_key: str | None
     size: int  # what the client declared
@@ -30,6 +34,10 @@ class FileRow:
     finalized_at: datetime | None
     stored_bytes: int
     chunk_count: int
+
+    @property
+    def standing(self) -> Standing:
+        return standing_of(access_level=self.access_level, is_accepted=self.is_accepted, is_trashed=self.is_trashed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +54,16 @@ class ChunkRow:
 
 @dataclass(frozen=True, slots=True)
 class FoundChunk(ChunkRow):
-    """A chunk found by the name of its object. `access_level` is None when its file is not the asking user's."""
+    """A chunk found by the name of its object, and how the asking user stands to its file."""
 
     file_id: UUID
     access_level: str | None
+    is_accepted: bool | None
+    is_trashed: bool
+
+    @property
+    def standing(self) -> Standing:
+        return standing_of(access_level=self.access_level, is_accepted=self.is_accepted, is_trashed=self.is_trashed)
 
 
 _CHUNK = "c.id AS chunk_id, c.index, c.object_key, c.size, c.sha256, c.xxh3, c.iv, c.created_at"
@@ -57,7 +71,8 @@ _CHUNK = "c.id AS chunk_id, c.index, c.object_key, c.size, c.sha256, c.xxh3, c.i
 # Aborted uploads are tombstones: there is no such file. The sums are only asked for while finalize has not written
 # them down.
 _FILE = """
-    SELECT f.id AS file_id, f.owner_id, a.access_level, f.encrypted_metadata, a.encrypted_file_key, f.size, f.mime_type,
+    SELECT f.id AS file_id, f.owner_id, a.access_level, a.is_accepted,
+           f.trashed_at IS NOT NULL AS is_trashed, f.encrypted_metadata, a.encrypted_file_key, f.size, f.mime_type,
            f.state, f.created_at, f.updated_at, f.finalized_at,
            coalesce(f.stored_bytes, (SELECT coalesce(sum(size), 0) FROM chunks WHERE file_id = f.id))::bigint
                AS stored_bytes,
@@ -77,7 +92,7 @@ async def find_chunk(conn: Connection, *, user_id: UUID, object_key: str) -> Fou
     cursor = conn.cursor(row_factory=class_row(FoundChunk))
     await cursor.execute(
         f"""
-        SELECT {_CHUNK}, c.file_id, a.access_level
+        SELECT {_CHUNK}, c.file_id, a.access_level, a.is_accepted, f.trashed_at IS NOT NULL AS is_trashed
         FROM chunks c JOIN files f ON f.id = c.file_id
         LEFT JOIN file_access a ON a.file_id = f.id AND a.user_id = %(user_id)s
         WHERE c.object_key = %(object_key)s AND f.state <> 'aborted'

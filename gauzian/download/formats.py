@@ -10,7 +10,7 @@ import pybase64
 
 from gauzian.database.downloads import ChunkRow
 from gauzian.download.conditions import Version
-from gauzian.download.outlet import Headers
+from gauzian.web.outlet import Headers
 
 _PRINTABLE = "".join(map(chr, range(0x20, 0x7F)))
 

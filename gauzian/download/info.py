@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from gauzian.access import Act
 from gauzian.accounts.identity import Identity
 from gauzian.database.downloads import ChunkRow, FileRow, list_chunks
 from gauzian.database.pool import Database
-from gauzian.download.outlet import Headers, Outlet, send_at_once
 from gauzian.download.routes import find_readable_file
 from gauzian.errors import Receive, Scope, Send
 from gauzian.metrics import Metrics
+from gauzian.web.outlet import Headers, Outlet, send_at_once
 
 # About 65 KB of JSON, and a few milliseconds of the event loop.
 PAGE_ROWS = 250
@@ -44,7 +45,7 @@ class SendFileInfo:
         self._page_rows = page_rows
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        file = await find_readable_file(scope, identity=self._identity, database=self._database)
+        file = await find_readable_file(scope, Act.READ_INFO, identity=self._identity, database=self._database)
         first = await self._page(file, 0)
         if len(first) < self._page_rows:
             await self._send_at_once(scope, send, file, first)

@@ -13,21 +13,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager
 
+from gauzian.access import Act, Standing, require
 from gauzian.accounts.identity import Identity
 from gauzian.database.downloads import FileRow, FoundChunk, find_chunk, find_file
 from gauzian.database.pool import Database
 from gauzian.download import conditions
 from gauzian.download.formats import Format
 from gauzian.download.gate import DownloadGate
-from gauzian.download.outlet import Headers, Outlet, send_at_once
 from gauzian.download.pages import FilePages, OneChunk
 from gauzian.download.ranges import ByteRange, parse_range
 from gauzian.download.readahead import Pages, ReadAhead
 from gauzian.errors import (
     ChunkNotThere,
     ClientGone,
-    FileNotThere,
-    NotYours,
     Receive,
     Scope,
     Send,
@@ -35,6 +33,7 @@ from gauzian.errors import (
 )
 from gauzian.metrics import Metrics
 from gauzian.web import fields
+from gauzian.web.outlet import Headers, Outlet, send_at_once
 
 _OBJECT_KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}", re.ASCII)
 
@@ -117,7 +116,7 @@ class SendFile(_Download):
         return None
 
     async def _find(self, scope: Scope) -> FileRow:
-        file = await find_readable_file(scope, identity=self._identity, database=self._database)
+        file = await find_readable_file(scope, Act.READ, identity=self._identity, database=self._database)
         if file.state != "complete":
             raise UploadIncomplete
         return file
@@ -177,23 +176,20 @@ class SendChunk(_Download):
             raise ChunkNotThere
         async with self._database.connection() as conn:
             row = await find_chunk(conn, user_id=caller.user_id, object_key=key)
-        if row is None:
+        if row is None or row.standing is Standing.ABSENT:
             raise ChunkNotThere
-        if row.access_level is None:
-            raise NotYours
+        require(Act.READ, row.standing, "file")
         return row
 
 
-async def find_readable_file(scope: Scope, *, identity: Identity, database: Database) -> FileRow:
+async def find_readable_file(scope: Scope, act: Act, *, identity: Identity, database: Database) -> FileRow:
     """The file that `scope` names, as its caller sees it."""
     caller = await identity.require(scope)
     file_id = fields.path_uuid(scope, "file_id")
     async with database.connection() as conn:
         file = await find_file(conn, user_id=caller.user_id, file_id=file_id)
-    if file is None:
-        raise FileNotThere
-    if file.access_level is None:
-        raise NotYours
+    require(act, Standing.ABSENT if file is None else file.standing, "file")
+    assert file is not None  # noqa: S101 - nobody may do anything with what is absent
     return file
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from uuid import UUID
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from gauzian.access import Act
 from gauzian.accounts.identity import Identity
 from gauzian.database import chunks, tree
-from gauzian.database.pool import Database
-from gauzian.errors import BadField, FileNotThere, FolderNotThere, NotYours, UploadClosed, UploadIncomplete
+from gauzian.database.pool import Connection, Database
+from gauzian.database.shares import require_stand
+from gauzian.errors import BadField, FileNotThere, NotYours, UploadClosed, UploadIncomplete
 from gauzian.metrics import Metrics
 from gauzian.upload.completeness import Facts, find_missing
 from gauzian.upload.removal import Removal
@@ -60,12 +64,12 @@ class Uploads:
         metadata = fields.text(given, "encrypted_metadata", most=fields.MOST_METADATA)
         mime_type = fields.text(given, "mime_type", most=255, allow_empty=True)
         file_key = fields.text(given, "encrypted_file_key", most=fields.MOST_KEY)
-        if fields.folder(given, "folder_id") is not None:
-            raise FolderNotThere
-        async with self._database.connection() as conn:
+        folder_id = fields.folder(given, "folder_id")
+        async with self._room_in(folder_id, caller.user_id) as conn:
             file_id = await tree.create_file(
                 conn,
                 owner_id=caller.user_id,
+                folder_id=folder_id,
                 encrypted_metadata=metadata,
                 encrypted_file_key=file_key,
                 mime_type=mime_type,
@@ -74,6 +78,17 @@ class Uploads:
                 quota_bytes=self._quota_bytes,
             )
         return JSONResponse({"file_id": str(file_id)})
+
+    @asynccontextmanager
+    async def _room_in(self, folder_id: UUID | None, user_id: UUID) -> AsyncIterator[Connection]:
+        """A connection on which something new may be put into this folder, and it stays there meanwhile."""
+        if folder_id is None:
+            async with self._database.connection() as conn:
+                yield conn
+            return
+        async with self._database.transaction() as conn:
+            await require_stand(conn, Act.ADD, "folder", user_id=user_id, id=folder_id, lock="SHARE")
+            yield conn
 
     async def received(self, request: Request) -> Response:
         caller = await self._identity.require(request.scope)

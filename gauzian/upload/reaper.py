@@ -21,7 +21,7 @@ from uuid import UUID
 
 import anyio
 
-from gauzian.database import accounts, care, chunks
+from gauzian.database import accounts, care, chunks, trash
 from gauzian.database.pool import Database
 from gauzian.errors import ApiError
 from gauzian.metrics import Metrics
@@ -41,7 +41,8 @@ class Report:
     """What a round or a sweep has done, or would have done."""
 
     elsewhere: bool = False  # another process is at it
-    uploads: int = 0
+    uploads: int = 0  # unfinished ones, and files that were removed while nobody saw to their objects
+    trashed: int = 0  # files and folders out of the trash
     objects: int = 0
     object_bytes: int = 0
     refused: str | None = None  # why the sweep touched nothing
@@ -55,7 +56,8 @@ class Report:
             if self.refused
             else f"{self.objects} objects ({self.object_bytes} bytes) without a row"
         )
-        return f"{self.uploads} unfinished uploads, {swept}"
+        trashed = f", {self.trashed} things from the trash" if self.trashed else ""
+        return f"{self.uploads} unfinished uploads, {swept}{trashed}"
 
 
 class Reaper:
@@ -68,13 +70,16 @@ class Reaper:
         metrics: Metrics,
         ttl: timedelta,
         orphan_grace: timedelta,
+        trash_ttl: timedelta | None = None,
     ) -> None:
+        """`trash_ttl` None: what lies in the trash stays there."""
         self._database = database
         self._store = store
         self._removal = removal
         self._metrics = metrics
         self._ttl = ttl
         self._orphan_grace = orphan_grace
+        self._trash_ttl = trash_ttl
 
     async def reap(self, *, sweep: bool, dry_run: bool = False) -> Report:
         """One round, and the sweep if asked for. `dry_run` only counts."""
@@ -113,7 +118,10 @@ class Reaper:
         if dry_run:
             async with self._database.connection() as conn:
                 report.uploads += await care.count_removable(conn, ttl=self._ttl)
+                if self._trash_ttl is not None:
+                    report.trashed += await trash.count_expired(conn, ttl=self._trash_ttl)
             return
+        await self._expire_trash(report)
         while await self._remove_page(report):
             pass
         async with self._database.connection() as conn:
@@ -121,6 +129,16 @@ class Reaper:
                 pass
             while await accounts.remove_expired_tokens(conn, limit=_BATCH) >= _BATCH:
                 pass
+
+    async def _expire_trash(self, report: Report) -> None:
+        """Its files are aborted uploads from here on: the pages that follow remove their chunks."""
+        if self._trash_ttl is None:
+            return
+        removed = _BATCH
+        while removed >= _BATCH:
+            async with self._database.transaction() as conn:
+                removed = await trash.purge_expired(conn, ttl=self._trash_ttl, most=_BATCH)
+            report.trashed += removed
 
     async def _remove_page(self, report: Report) -> bool:
         """Whether there may be another: this one was full, and something could be removed, so the next is another."""
@@ -201,5 +219,5 @@ async def keep_reaping(reaper: Reaper, *, every: timedelta, sweep_every: timedel
             continue
         if sweep and not report.elsewhere:
             next_sweep = anyio.current_time() + sweep_every.total_seconds()
-        if report.uploads or report.objects:
+        if report.uploads or report.trashed or report.objects:
             log.info("reaped: %s", report.line())

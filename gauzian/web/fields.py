@@ -58,6 +58,16 @@ async def json_object(scope: Scope, receive: Receive, *, most_bytes: int = MOST_
     return parse_object(await Body(scope, receive, most_bytes=most_bytes).read())
 
 
+async def optional_json_object(scope: Scope, receive: Receive, *, most_bytes: int = MOST_JSON) -> dict[str, Any]:
+    """The same where a body is allowed and nobody needs one: nothing, or nothing of JSON, is an object without fields.
+    Clients declare JSON on every request, with a body or not.
+    """
+    if not _JSON_TYPE.fullmatch(header(scope, b"content-type") or b""):
+        return {}
+    body = await Body(scope, receive, most_bytes=most_bytes).read()
+    return parse_object(body) if body.strip() else {}
+
+
 def parse_object(body: bytes) -> dict[str, Any]:
     """The parser alone. Nesting ends at the recursion limit: that is an answer and not an accident."""
     try:

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from gauzian.download.outlet import TURN_BYTES, Outlet, send_at_once
 from gauzian.errors import ClientGone, Message
+from gauzian.web.outlet import TURN_BYTES, Outlet, send_at_once
 from tests.download.fakes import Client, until
 
 pytestmark = pytest.mark.anyio
