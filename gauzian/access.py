@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Literal
+from uuid import UUID
 
 from gauzian.errors import ApiError, FileNotThere, FolderNotThere, InTrash, NotInTrash, NotYours
 
@@ -71,6 +72,13 @@ def standing_of(*, access_level: str | None, is_accepted: bool | None, is_trashe
     if is_trashed:
         return Standing.ABSENT
     return Standing(access_level) if is_accepted else Standing.PENDING
+
+
+def standing_by_owner(user_id: UUID, owner_id: UUID | None) -> Standing:
+    """To a file that only its owner has to do with yet. `owner_id` None: there is no such file."""
+    if owner_id is None:
+        return Standing.ABSENT
+    return Standing.OWNER if owner_id == user_id else Standing.STRANGER
 
 
 def require(act: Act, standing: Standing, thing: Thing) -> None:

@@ -195,6 +195,12 @@ class InTrash(ApiError):
     status, code, text = 409, "in_trash", "It is in the trash"
 
 
+class Overtaken(ApiError):
+    """Two requests at once: the other one removed a folder, a file or a user that this one was about to use."""
+
+    status, code, text = 409, "overtaken", "What this request needs was removed meanwhile"
+
+
 class FolderCycle(ApiError):
     status, code, text = 409, "folder_cycle", "A folder cannot lie below itself"
 

@@ -24,11 +24,15 @@ CREATE TABLE folder_access (
     access_level         text NOT NULL CHECK (access_level IN ('owner', 'editor', 'viewer')),
     is_accepted          boolean NOT NULL DEFAULT true,                 -- false: an invitation
     created_at           timestamptz NOT NULL DEFAULT now(),
+    -- For lists: where it lies, the root being the user's own id. Equal to something, it is as selective as it looks; that a user has few
+    -- things in their root cannot be seen from how many have no parent.
+    place                uuid GENERATED ALWAYS AS (coalesce(parent_id, user_id)) STORED,
     PRIMARY KEY (folder_id, user_id),
     FOREIGN KEY (parent_id, user_id) REFERENCES folder_access (folder_id, user_id) ON DELETE SET NULL (parent_id)
 );
-CREATE INDEX folder_access_places ON folder_access (user_id, parent_id, created_at, folder_id);
-CREATE INDEX folder_access_inside ON folder_access (parent_id) WHERE parent_id IS NOT NULL;
+CREATE INDEX folder_access_places ON folder_access (place, user_id, created_at, folder_id);
+CREATE INDEX folder_access_inside ON folder_access (parent_id, user_id) WHERE parent_id IS NOT NULL;
+CREATE INDEX folder_access_of_user ON folder_access (user_id, folder_id);
 CREATE INDEX folder_access_invitations ON folder_access (user_id) WHERE NOT is_accepted;
 
 ALTER TABLE files ADD COLUMN trashed_at timestamptz;
@@ -39,9 +43,11 @@ CREATE INDEX files_trashed ON files (trashed_at) WHERE trashed_at IS NOT NULL;
 ALTER TABLE file_access
     ADD COLUMN folder_id uuid,                                          -- in this user's tree; NULL: their root
     ADD COLUMN is_accepted boolean NOT NULL DEFAULT true,
+    ADD COLUMN place uuid GENERATED ALWAYS AS (coalesce(folder_id, user_id)) STORED,
     ADD FOREIGN KEY (folder_id, user_id) REFERENCES folder_access (folder_id, user_id) ON DELETE SET NULL (folder_id);
-CREATE INDEX file_access_places ON file_access (user_id, folder_id, created_at, file_id);
-CREATE INDEX file_access_inside ON file_access (folder_id) WHERE folder_id IS NOT NULL;
+CREATE INDEX file_access_places ON file_access (place, user_id, created_at, file_id);
+CREATE INDEX file_access_inside ON file_access (folder_id, user_id) WHERE folder_id IS NOT NULL;
+CREATE INDEX file_access_by_age ON file_access (user_id, created_at, file_id);
 CREATE INDEX file_access_invitations ON file_access (user_id) WHERE NOT is_accepted;
 DROP INDEX file_access_of_user;
 
@@ -132,15 +138,16 @@ BEGIN
         SELECT p_folder
         UNION
         SELECT a.folder_id FROM below b JOIN folder_access a ON a.user_id = p_user AND a.parent_id = b.folder_id
-        JOIN folders f ON f.id = a.folder_id AND f.owner_id = p_user AND f.trashed_at = v_at
+        -- Asked of each folder: joined, all that was ever thrown away at that moment is read for each of them.
+        WHERE a.access_level = 'owner' AND (SELECT f.trashed_at FROM folders f WHERE f.id = a.folder_id) = v_at
     )
     SELECT array_agg(folder_id) INTO v_below FROM below;
     UPDATE folders f SET trashed_at = NULL, updated_at = now()
-    WHERE f.owner_id = p_user AND f.trashed_at IS NOT NULL
-      AND (f.id = ANY (v_below) OR f.id IN (SELECT folder_id FROM folders_above(p_user, p_folder)));
+    FROM (SELECT unnest(v_below) UNION SELECT up.folder_id FROM folders_above(p_user, p_folder) up) AS back (id)
+    WHERE f.id = back.id AND f.owner_id = p_user AND f.trashed_at IS NOT NULL;
     UPDATE files f SET trashed_at = NULL, updated_at = now()
-    FROM file_access a
-    WHERE a.user_id = p_user AND a.folder_id = ANY (v_below) AND f.id = a.file_id AND f.owner_id = p_user AND f.trashed_at = v_at;
+    FROM unnest(v_below) AS b (id) JOIN file_access a ON a.user_id = p_user AND a.folder_id = b.id
+    WHERE f.id = a.file_id AND f.owner_id = p_user AND f.trashed_at = v_at;
 END $$;
 
 -- Another place for a folder, in the mover's tree and in the tree of everyone who has it in the same folder as the mover and may see

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 from psycopg_pool import PoolClosed
 
-from gauzian.errors import DatabaseBusy, DatabaseDown, OutcomeUnknown
+from gauzian.errors import DatabaseBusy, DatabaseDown, OutcomeUnknown, Overtaken
 
 # The server ended the session, and perhaps after the commit: 57P01 shutdown, 57P02 crash, 57P03 starting up, 57P05
 # idle.
@@ -14,10 +14,13 @@ _SESSION_ENDED = ("08", "57P0")
 _TRY_AGAIN = ("57014", "55P03", "40P01", "40001")
 # The server took the statement back and cannot do better for now: disk or memory full, I/O errors, standby (25006).
 _CANNOT_NOW = ("53", "58", "25006")
+# A foreign key that points to nothing: each statement of ours was preceded by a look at what it needs, so that was
+# removed in between.
+_REMOVED_MEANWHILE = "23503"
 
 
 def as_ours(error: psycopg.Error, *, broken: bool) -> Exception:
-    """`broken`: the connection did not survive it. Unchanged: constraint violations and mistakes of ours."""
+    """`broken`: the connection did not survive it. Unchanged: other violated constraints and mistakes of ours."""
     state = error.sqlstate or ""
     if broken or state.startswith(_SESSION_ENDED):
         return OutcomeUnknown()
@@ -25,6 +28,8 @@ def as_ours(error: psycopg.Error, *, broken: bool) -> Exception:
         return DatabaseBusy("The database took too long, please retry")
     if state.startswith(_CANNOT_NOW):
         return DatabaseDown()
+    if state == _REMOVED_MEANWHILE:
+        return Overtaken()
     return error
 
 

@@ -16,13 +16,13 @@ async def create_file(
     conn: AsyncConnection[Any],
     *,
     owner_id: UUID,
-    folder_id: UUID | None,
     encrypted_metadata: str,
     encrypted_file_key: str,
     mime_type: str,
     size: int,
     total_chunks: int | None,
     quota_bytes: int | None,
+    folder_id: UUID | None = None,
 ) -> UUID:
     """A new, empty upload in a folder of its owner's tree or in its root. Raises QuotaExceeded when `size` cannot fit
     beside what is stored.

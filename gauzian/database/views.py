@@ -122,7 +122,7 @@ _KINDS: Mapping[Kind, Mapping[str, str]] = {
         "id": "a.folder_id",
         "item": _FOLDER.format(parent="a.parent_id"),
         "loose_item": _FOLDER.format(parent="NULL::uuid"),
-        "place": "a.is_accepted AND t.trashed_at IS NULL AND a.parent_id ",
+        "place": "a.is_accepted AND t.trashed_at IS NULL AND a.place = %(place)s",
         "all": "a.is_accepted AND t.trashed_at IS NULL",
         "trash": """t.owner_id = a.user_id AND t.trashed_at IS NOT NULL AND NOT EXISTS (
             SELECT 1 FROM folders p WHERE p.id = a.parent_id AND p.trashed_at IS NOT NULL)""",
@@ -135,7 +135,7 @@ _KINDS: Mapping[Kind, Mapping[str, str]] = {
         "id": "a.file_id",
         "item": _FILE,
         "loose_item": _FILE,
-        "place": "a.is_accepted AND t.state = 'complete' AND t.trashed_at IS NULL AND a.folder_id ",
+        "place": "a.is_accepted AND t.state = 'complete' AND t.trashed_at IS NULL AND a.place = %(place)s",
         "all": "a.is_accepted AND t.state = 'complete' AND t.trashed_at IS NULL",
         "trash": "t.owner_id = a.user_id AND t.state = 'complete' AND t.trashed_at IS NOT NULL",
         "invitations": """NOT a.is_accepted AND t.state = 'complete' AND t.trashed_at IS NULL AND NOT EXISTS (
@@ -162,9 +162,7 @@ async def list_items(
     """
     parts = dict(_KINDS[kind])
     parts["which"] = parts[where]
-    if where == "place":
-        parts["which"] += "IS NULL" if folder_id is None else "= %(folder_id)s"
-    elif where in ("trash", "invitations"):
+    if where in ("trash", "invitations"):
         parts["item"] = parts["loose_item"]
     parts["after"] = "" if after is None else f"AND (a.created_at, {parts['id']}) > (%(at)s, %(id)s)"
     cursor = conn.cursor(row_factory=class_row(Item))
@@ -172,7 +170,7 @@ async def list_items(
         _PAGE.format_map(parts).encode(),
         {
             "user_id": user_id,
-            "folder_id": folder_id,
+            "place": folder_id or user_id,
             "most": PAGE_ROWS,
             "most_bytes": PAGE_BYTES,
             "at": after and after.at,

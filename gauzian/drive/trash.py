@@ -58,6 +58,7 @@ class Trash:
             id = given_id(await fields.json_object(request.scope, request.receive), thing)
         remove = self._delete_file if thing == "file" else self._delete_folder
         async with self._database.transaction() as conn:
+            await trash.lock_trash(conn, user_id=caller.user_id)
             files = await remove(conn, caller.user_id, id, for_good=for_good)
         await self._remove_objects(files)
         return JSONResponse(f"{thing.capitalize()} deleted")
@@ -89,6 +90,7 @@ class Trash:
         caller = await self._identity.require(request.scope)
         file_id = given_id(await fields.json_object(request.scope, request.receive), "file")
         async with self._database.transaction() as conn:
+            await trash.lock_trash(conn, user_id=caller.user_id)
             stand = await require_stand(conn, Act.RESTORE, "file", user_id=caller.user_id, id=file_id, lock="UPDATE")
             await trash.restore_file(conn, user_id=caller.user_id, file_id=file_id, place=stand.place)
         return JSONResponse("File restored")
@@ -97,6 +99,7 @@ class Trash:
         caller = await self._identity.require(request.scope)
         folder_id = given_id(await fields.json_object(request.scope, request.receive), "folder")
         async with self._database.transaction() as conn:
+            await trash.lock_trash(conn, user_id=caller.user_id)
             await require_stand(conn, Act.RESTORE, "folder", user_id=caller.user_id, id=folder_id, lock="UPDATE")
             await trash.restore_folder(conn, user_id=caller.user_id, folder_id=folder_id)
         return JSONResponse("Folder restored")
@@ -104,6 +107,7 @@ class Trash:
     async def empty(self, request: Request) -> Response:
         caller = await self._identity.require(request.scope)
         async with self._database.transaction() as conn:
+            await trash.lock_trash(conn, user_id=caller.user_id)
             files = await trash.purge_all(conn, user_id=caller.user_id)
         await self._remove_objects(files)
         return JSONResponse("Trash emptied")

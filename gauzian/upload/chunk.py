@@ -19,14 +19,13 @@ from uuid import UUID
 
 import anyio
 
+from gauzian.access import Act, require, standing_by_owner
 from gauzian.accounts.identity import Identity
 from gauzian.database import chunks
 from gauzian.database.pool import Database
 from gauzian.errors import (
     ApiError,
-    FileNotThere,
     InvalidToken,
-    NotYours,
     OutcomeUnknown,
     QuotaExceeded,
     Receive,
@@ -153,10 +152,7 @@ class ReceiveChunk:
         return target
 
     def _admit(self, target: chunks.Target) -> None:
-        if target.owner_id is None:
-            raise FileNotThere
-        if target.owner_id != target.user_id:
-            raise NotYours
+        require(Act.UPLOAD, standing_by_owner(target.user_id, target.owner_id), "file")
         if target.state != "uploading":
             raise UploadClosed
 

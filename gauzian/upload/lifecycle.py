@@ -11,12 +11,12 @@ from uuid import UUID
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gauzian.access import Act
+from gauzian.access import Act, require, standing_by_owner
 from gauzian.accounts.identity import Identity
 from gauzian.database import chunks, tree
 from gauzian.database.pool import Connection, Database
 from gauzian.database.shares import require_stand
-from gauzian.errors import BadField, FileNotThere, NotYours, UploadClosed, UploadIncomplete
+from gauzian.errors import BadField, UploadClosed, UploadIncomplete
 from gauzian.metrics import Metrics
 from gauzian.upload.completeness import Facts, find_missing
 from gauzian.upload.removal import Removal
@@ -180,8 +180,6 @@ class Uploads:
 
 
 def _owned(upload: chunks.Upload | None, user_id: UUID) -> chunks.Upload:
-    if upload is None:
-        raise FileNotThere
-    if upload.owner_id != user_id:
-        raise NotYours
+    require(Act.UPLOAD, standing_by_owner(user_id, None if upload is None else upload.owner_id), "file")
+    assert upload is not None  # noqa: S101 - nobody may do anything with what is absent
     return upload
