@@ -53,14 +53,14 @@ WITH others AS (
     SELECT id, '', CASE WHEN n % 2 = 0 THEN now() END FROM others, generate_series(1, 100) AS n RETURNING id, owner_id
 ), seen AS (
     INSERT INTO folder_access (folder_id, user_id, encrypted_folder_key, access_level, is_accepted)
-    SELECT id, owner_id, 'key', 'owner', random() < 0.9 FROM folder
+    SELECT id, owner_id, 'key', 'owner', random() < 0.99 FROM folder
 ), file AS (
     INSERT INTO files (owner_id, encrypted_metadata, mime_type, size, state, stored_bytes, chunk_count, trashed_at)
     SELECT id, '', '', 1, 'complete', 1, 1, CASE WHEN n % 2 = 0 THEN now() END
     FROM others, generate_series(1, 100) AS n RETURNING id, owner_id
 ), seen_too AS (
     INSERT INTO file_access (file_id, user_id, encrypted_file_key, access_level, is_accepted)
-    SELECT id, owner_id, 'key', 'owner', random() < 0.9 FROM file
+    SELECT id, owner_id, 'key', 'owner', random() < 0.99 FROM file
 )
 INSERT INTO chunks (file_id, index, object_key, size, sha256, xxh3, iv)
 SELECT id, 0, id::text, 1, sha256(''), substr(sha256(''), 1, 16), 'iv' FROM file
