@@ -161,3 +161,12 @@ def test_the_memory_limit_is_the_tightest_of_our_cgroups(tmp_path: Path, name: s
         (tmp_path / file).write_text(text)
     (tmp_path / "own").write_text(own)
     assert budget.memory_limit(str(tmp_path), str(tmp_path / "own")) == limit
+
+
+@pytest.mark.parametrize(("given", "wanted"), [("TLS_CERT", "TLS_KEY"), ("TLS_KEY", "TLS_CERT")])
+def test_a_certificate_without_its_key_or_a_key_without_its_certificate_stops_the_start(
+    given: str, wanted: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({given: "/somewhere.pem"})
+    assert caught.value.problems == [f"{given} is set, so {wanted} must be too (it may name the same file)"]
