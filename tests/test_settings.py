@@ -125,6 +125,16 @@ def test_settings_that_do_not_fit_are_told_with_the_numbers() -> None:
     assert "32 for 2000 connections, 40 for 2 password checks; the memory limit is 128 MiB" in words
 
 
+def test_connections_cost_more_where_they_are_encrypted() -> None:
+    plain, encrypted = (budget.Load(50, 100, 1024, 2, tls=tls) for tls in (False, True))
+    assert budget.ceiling(encrypted) - budget.ceiling(plain) == 80 * budget.MIB
+    few, many = (
+        budget.places_within(256 * budget.MIB, downloads=100, connections=1000, password_checks=2, tls=tls)
+        for tls in (True, False)
+    )
+    assert few < many
+
+
 def test_readme_prints_the_sizing_table_of_the_budget() -> None:
     readme = (ROOT / "README.md").read_text()
     printed = re.search(r"<!-- sizing -->\n(.*?)\n<!-- /sizing -->", readme, re.DOTALL)
