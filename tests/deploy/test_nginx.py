@@ -11,9 +11,12 @@ import shutil
 import ssl
 import subprocess
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -158,13 +161,62 @@ def test_over_http_2_everyone_reads_busy_too(server: Server, nginx: Nginx, certi
         assert list(clients.map(refused, range(CLIENTS))) == [("uploads_busy", "2 400")] * CLIENTS
 
 
-def test_the_service_sees_who_asks_and_operators_pages_are_not_for_the_world(server: Server, nginx: Nginx) -> None:
-    assert [ask(nginx.port, "GET", path)[0] for path in ("/health/ready", "/metrics", "/api/metrics")] == [
-        200,
-        404,
-        404,
-    ]
-    assert server.metrics()["gauzian_upload_places"] == PLACES
+def test_what_a_reader_does_not_take_is_not_fetched_for_it(server: Server, user: User) -> None:
+    """Else a slow reader's file would pile up in nginx, in memory and then on the disk."""
+    piece = os.urandom(10 * MIB)
+    file_id = user.store_file(piece, 4)
+    before = server.metrics()["gauzian_download_bytes_total"]
+    with contextlib.closing(connect(user.port, seconds=30, tls=user.tls)) as connection:
+        connection.request("GET", f"/drive/download/{file_id}", headers={"Authorization": f"Bearer {user.token}"})
+        answer = connection.getresponse()
+        seen = -1.0
+        while seen != (seen := server.metrics()["gauzian_download_bytes_total"] - before):
+            time.sleep(0.5)  # two looks that see the same: nobody moves any more
+        assert seen < 30 * MIB  # sockets hold some, twice
+        assert answer.read() == piece * 4
+
+
+class Tells(BaseHTTPRequestHandler):
+    """Answers with what it was asked."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        told = json.dumps({"version": self.request_version, "path": self.path} | dict(self.headers)).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(told)))
+        self.end_headers()
+        self.wfile.write(told)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_the_service_sees_who_asks_and_under_which_name_and_nobody_can_pretend(
+    tmp_path: Path, certificate: Path
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Tells) as upstream:
+        threading.Thread(target=upstream.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        with (
+            running_nginx(tmp_path, service=upstream.server_port, certificate=certificate) as nginx,
+            contextlib.closing(connect(nginx.port)) as connection,
+        ):
+            connection.request("GET", "/api/x%2Fy?a=%20", headers={"X-Forwarded-For": "6.6.6.6", "Connection": "close"})
+            told = json.loads(connection.getresponse().read())
+        upstream.shutdown()
+    assert told == {
+        "version": "HTTP/1.1",
+        "path": "/api/x%2Fy?a=%20",
+        "Host": f"127.0.0.1:{nginx.port}",
+        "X-Forwarded-For": "127.0.0.1",
+        "X-Forwarded-Proto": "http",
+        "Accept-Encoding": "identity",
+    }
+
+
+def test_pages_for_operators_are_not_for_the_world(nginx: Nginx) -> None:
+    paths = ("/health/ready", "/metrics", "/api/metrics")
+    assert [ask(nginx.port, "GET", path)[0] for path in paths] == [200, 404, 404]
 
 
 def test_the_largest_body_of_the_example_is_1_6_times_the_largest_chunk() -> None:
