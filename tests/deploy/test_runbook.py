@@ -116,6 +116,11 @@ def test_the_roll_back_goes_through_its_three_steps(machine: Machine) -> None:
     assert downloaded(user, kept) == 200
 
 
+def test_the_rows_are_backed_up_before_the_objects_that_they_name_and_restored_after_them() -> None:
+    assert BLOCKS["backup"].index("pg_dump") < BLOCKS["backup"].index("tar -C")
+    assert BLOCKS["restore"].index("tar -C") < BLOCKS["restore"].index("pg_restore")
+
+
 def test_every_block_that_can_be_run_is_run() -> None:
     followed = set(re.findall(r'"([a-z-]+)"', Path(__file__).read_text()))
     assert set(BLOCKS) <= followed
