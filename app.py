@@ -21,6 +21,7 @@ from pathlib import Path
 from gauzian import budget
 from gauzian.assembly.parts import load_of, migrated_database, open_parts
 from gauzian.assembly.probes import probes_beside
+from gauzian.assembly.tls import Certificate, certificate_of
 from gauzian.assembly.urls import compose, server_limits, show_server
 from gauzian.database.embedded_home import EmbeddedError
 from gauzian.database.migrate import MigrationError
@@ -57,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with logging_to(sys.stderr, format=settings.log_format, level=settings.log_level.upper()):
         try:
             return asyncio.run(_unless_told_to_stop(commands[given.command], code=0 if given.command == "serve" else 1))
+        except SettingsError as error:  # files that they name
+            print(error, file=sys.stderr)
+            return 2
         except (ApiError, EmbeddedError, MigrationError, StartFailed, OSError) as error:
             print(f"gauzian: {error}", file=sys.stderr)
             return 1
@@ -66,6 +70,7 @@ async def serve(settings: Settings) -> int:
     """Until SIGTERM or SIGINT; then no new work, what is in flight finishes, everything is closed in order."""
     for warning in misspelt(os.environ):
         log.warning("%s", warning)
+    certificate = certificate_of(settings)
     async with open_parts(settings, migrations=MIGRATIONS) as parts:
         stop = asyncio.Event()
 
@@ -75,6 +80,8 @@ async def serve(settings: Settings) -> int:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, begin_to_stop)
+        if certificate is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, certificate.renew)
         async with probes_beside(parts, settings) as probes:
             server = Server(
                 compose(parts, settings),
@@ -82,20 +89,21 @@ async def serve(settings: Settings) -> int:
                 port=settings.port,
                 limits=server_limits(settings),
                 grace_seconds=settings.shutdown_grace_seconds,
-                on_listening=lambda addresses: _announce(addresses[0], probes),
+                on_listening=lambda addresses: _announce(addresses[0], probes, certificate),
+                tls=certificate.context if certificate else None,
             )
             show_server(parts.metrics, server)
             await server.serve(stop)
     return 0
 
 
-def _announce(address: tuple[str, int], probes: tuple[str, int] | None) -> None:
-    beside = f" (probes: {_url(*probes)})" if probes else ""
-    print(f"GAUZIAN is ready: {_url(*address)}{beside}", flush=True)
+def _announce(address: tuple[str, int], probes: tuple[str, int] | None, certificate: Certificate | None) -> None:
+    beside = f" (probes: {_url('http', *probes)})" if probes else ""
+    print(f"GAUZIAN is ready: {_url('https' if certificate else 'http', *address)}{beside}", flush=True)
 
 
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def _url(scheme: str, host: str, port: int) -> str:
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 async def migrate(settings: Settings) -> int:

@@ -22,6 +22,7 @@ SHARED = (
 PER_UPLOAD = 200 * KIB  # its least shares of these budgets, parser, task, rows
 PER_DOWNLOAD = 256 * KIB  # two least pieces, objects opened ahead, what the socket has not taken
 PER_CONNECTION = 16 * KIB  # parser, task, first 4 KiB of a request
+PER_TLS = 80 * KIB  # on top, where TLS_CERT is set: asyncio's read buffer, OpenSSL's state
 PER_PASSWORD_CHECK = 20 * MIB  # Argon2id's memory
 
 _FEWEST, _MOST = 4, 1000
@@ -41,16 +42,18 @@ class Load:
     downloads: int
     connections: int
     password_checks: int
+    tls: bool = False
 
 
 def parts(load: Load) -> list[tuple[str, int]]:
     """What it is made of: a few words and bytes each."""
+    per_connection = PER_CONNECTION + (PER_TLS if load.tls else 0)
     return [
         ("at rest", IDLE),
         ("for shared buffers", SHARED),
         (f"for {load.uploads} uploads", load.uploads * PER_UPLOAD),
         (f"for {load.downloads} downloads", load.downloads * PER_DOWNLOAD),
-        (f"for {load.connections} connections", load.connections * PER_CONNECTION),
+        (f"for {load.connections} connections", load.connections * per_connection),
         (f"for {load.password_checks} password checks", load.password_checks * PER_PASSWORD_CHECK),
     ]
 
@@ -79,11 +82,13 @@ def _mib(size: int) -> int:
     return -(-size // MIB)
 
 
-def places_within(limit: int | None, *, downloads: int, connections: int, password_checks: int) -> int:
+def places_within(
+    limit: int | None, *, downloads: int, connections: int, password_checks: int, tls: bool = False
+) -> int:
     """How many uploads at once fit into `limit` bytes beside everything else; the default where there is no limit."""
     if limit is None:
         return _DEFAULT_PLACES
-    rest = limit - ceiling(Load(0, downloads, connections, password_checks))
+    rest = limit - ceiling(Load(0, downloads, connections, password_checks, tls))
     return max(_FEWEST, min(_MOST, rest // PER_UPLOAD))
 
 

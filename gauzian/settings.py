@@ -51,6 +51,12 @@ class Settings:
         values.integer(0, 65535),
         shown="none",
     )
+    tls_cert: Path | None = _setting(
+        None, "PEM file: certificate and chain; with TLS_KEY: HTTPS on PORT", values.path, shown="none: plain HTTP"
+    )
+    tls_key: Path | None = _setting(
+        None, "PEM file: its private key, without a passphrase; SIGHUP reads both again", values.path, shown="none"
+    )
     data_dir: Path = _setting(
         Path("data"), "where the embedded PostgreSQL, the disk store and temporary files live", values.path
     )
@@ -185,6 +191,9 @@ class Settings:
         found = []
         if self.s3_endpoint and not (self.s3_access_key and self.s3_secret_key):
             found.append("S3_ENDPOINT is set, so S3_ACCESS_KEY and S3_SECRET_KEY must be too")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            there, absent = ("TLS_CERT", "TLS_KEY") if self.tls_cert else ("TLS_KEY", "TLS_CERT")
+            found.append(f"{there} is set, so {absent} must be too (it may name the same file)")
         return found
 
     def rows(self) -> list[tuple[str, str, str]]:

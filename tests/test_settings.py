@@ -125,6 +125,16 @@ def test_settings_that_do_not_fit_are_told_with_the_numbers() -> None:
     assert "32 for 2000 connections, 40 for 2 password checks; the memory limit is 128 MiB" in words
 
 
+def test_connections_cost_more_where_they_are_encrypted() -> None:
+    plain, encrypted = (budget.Load(50, 100, 1024, 2, tls=tls) for tls in (False, True))
+    assert budget.ceiling(encrypted) - budget.ceiling(plain) == 80 * budget.MIB
+    few, many = (
+        budget.places_within(256 * budget.MIB, downloads=100, connections=1000, password_checks=2, tls=tls)
+        for tls in (True, False)
+    )
+    assert few < many
+
+
 def test_readme_prints_the_sizing_table_of_the_budget() -> None:
     readme = (ROOT / "README.md").read_text()
     printed = re.search(r"<!-- sizing -->\n(.*?)\n<!-- /sizing -->", readme, re.DOTALL)
@@ -161,3 +171,12 @@ def test_the_memory_limit_is_the_tightest_of_our_cgroups(tmp_path: Path, name: s
         (tmp_path / file).write_text(text)
     (tmp_path / "own").write_text(own)
     assert budget.memory_limit(str(tmp_path), str(tmp_path / "own")) == limit
+
+
+@pytest.mark.parametrize(("given", "wanted"), [("TLS_CERT", "TLS_KEY"), ("TLS_KEY", "TLS_CERT")])
+def test_a_certificate_without_its_key_or_a_key_without_its_certificate_stops_the_start(
+    given: str, wanted: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({given: "/somewhere.pem"})
+    assert caught.value.problems == [f"{given} is set, so {wanted} must be too (it may name the same file)"]

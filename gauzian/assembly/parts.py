@@ -58,14 +58,18 @@ class Parts:
 def load_of(settings: Settings) -> budget.Load:
     """As much of everything as these settings allow at once."""
     uploads = settings.max_concurrent_uploads
+    tls = settings.tls_cert is not None
     if not isinstance(uploads, int):
         uploads = budget.places_within(
             budget.memory_limit(),
             downloads=settings.max_concurrent_downloads,
             connections=settings.max_connections,
             password_checks=settings.password_checks,
+            tls=tls,
         )
-    return budget.Load(uploads, settings.max_concurrent_downloads, settings.max_connections, settings.password_checks)
+    return budget.Load(
+        uploads, settings.max_concurrent_downloads, settings.max_connections, settings.password_checks, tls
+    )
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import secrets
+import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,11 +25,24 @@ class Unexpected(Exception):
     """The service answered what an ordinary client cannot go on with."""
 
 
+def connect(port: int, *, seconds: float = 120.0, tls: ssl.SSLContext | None = None) -> http.client.HTTPConnection:
+    if tls is None:
+        return http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
+    return http.client.HTTPSConnection("localhost", port, timeout=seconds, context=tls)
+
+
 def ask(
-    port: int, method: str, path: str, body: object = None, token: str | None = None, *, seconds: float = 120.0
+    port: int,
+    method: str,
+    path: str,
+    body: object = None,
+    token: str | None = None,
+    *,
+    seconds: float = 120.0,
+    tls: ssl.SSLContext | None = None,
 ) -> tuple[int, Any]:
     """One request on a connection of its own; JSON is decoded, other text is not."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
+    connection = connect(port, seconds=seconds, tls=tls)
     try:
         headers = {"Content-Type": "application/json"} if isinstance(body, dict) else {}
         if token:
@@ -48,9 +62,10 @@ def ask(
 class User:
     port: int
     token: str
+    tls: ssl.SSLContext | None = None
 
     @classmethod
-    def register(cls, port: int) -> User:
+    def register(cls, port: int, *, tls: ssl.SSLContext | None = None) -> User:
         """A new user; waits where the service asks for patience."""
         name = "bench-" + secrets.token_hex(8)
         fields = {"email": f"{name}@example.org", "username": name, "password": PASSWORD}
@@ -58,16 +73,16 @@ class User:
         fields |= dict.fromkeys(keys, "AAAA")
         until = time.monotonic() + PATIENCE_SECONDS
         while True:
-            status, answer = ask(port, "POST", "/register", fields)
+            status, answer = ask(port, "POST", "/register", fields, tls=tls)
             if status not in (429, 503) or time.monotonic() > until:
                 break
             time.sleep(1)
         if status not in (200, 201) or not isinstance(answer, dict):
             raise Unexpected(f"register: {status} {answer}")
-        return cls(port, answer["token"])
+        return cls(port, answer["token"], tls)
 
     def call(self, method: str, path: str, body: object = None) -> Any:
-        status, answer = ask(self.port, method, path, body, self.token)
+        status, answer = ask(self.port, method, path, body, self.token, tls=self.tls)
         if status not in (200, 201):
             raise Unexpected(f"{method} {path.split('?')[0]}: {status} {answer}")
         return answer

@@ -21,7 +21,7 @@ from tests.bench.proc import descendants, rss_mib
 
 START_SECONDS = 120.0  # the first start makes a database cluster
 STOP_SECONDS = 45.0
-_ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)")
+_ADDRESS = re.compile(r"https?://127\.0\.0\.1:(\d+)")
 _PROBES = re.compile(r"\(probes: http://127\.0\.0\.1:(\d+)\)")
 _SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*(?:\{.*\})?) (\S+)$")
 # The server decides from its own defaults: nothing of the caller's environment but what a program needs to run at all.
@@ -50,7 +50,7 @@ class Server:
             self._check_alive(until)
         while True:
             with contextlib.suppress(OSError):
-                if ask(self.port, "GET", "/health/ready", seconds=5)[0] == 200:
+                if ask(self.probe_port or self.port, "GET", "/health/ready", seconds=5)[0] == 200:
                     return
             self._check_alive(until)
 
@@ -73,7 +73,7 @@ class Server:
         return statistics.median(samples)
 
     def metrics(self) -> dict[str, float]:
-        status, text = ask(self.port, "GET", "/metrics", seconds=10)
+        status, text = ask(self.probe_port or self.port, "GET", "/metrics", seconds=10)
         if status != 200:
             raise Unexpected(f"/metrics: {status}")
         return parse_metrics(str(text))
