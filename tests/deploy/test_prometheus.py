@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from tests.deploy.debian import require_program
-from tests.deploy.watching import PROMETHEUS, alerts, read_yaml, rules
+from tests.deploy.watching import PROMETHEUS, alerts, queries_in, read_yaml, rules, runbook_sections
 
 FOUNDING = "rate(gauzian_rejected_uploads[5m]) > 10"
 
@@ -63,6 +63,21 @@ def test_each_alert_says_how_bad_it_is_what_has_happened_and_where_to_read_on() 
         assert rule["labels"]["severity"] in {"warning", "critical"}, rule["alert"]
         assert rule["annotations"]["summary"], rule["alert"]
         assert rule["annotations"]["runbook"] == f"deploy/README.md#{rule['alert'].lower()}"
+
+
+@pytest.mark.parametrize("alert", [rule["alert"] for rule in alerts()])
+def test_the_runbook_says_what_an_alert_means_what_to_look_at_and_what_to_do(alert: str) -> None:
+    section = runbook_sections()[alert]
+    severity = next(rule["labels"]["severity"] for rule in alerts() if rule["alert"] == alert)
+    assert section.strip().startswith(f"*{severity}.* ")
+    assert queries_in(section), "nothing to look at"
+    meaning, doing = section.split("```promql")[0], section.rsplit("```", 1)[1]
+    assert len(meaning) > 60
+    assert len(doing) > 60
+
+
+def test_the_runbook_has_no_section_of_an_alert_that_is_gone() -> None:
+    assert runbook_sections().keys() == {rule["alert"] for rule in alerts()}
 
 
 def test_the_service_is_scraped_every_15_seconds_and_judged_as_often() -> None:

@@ -1,4 +1,4 @@
-"""What is written for Prometheus and Grafana, read: alerts and their tests, and every query that stands anywhere."""
+"""What is written for Prometheus, Grafana and operators, read: rules, and every query that stands anywhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ GRAFANA = ROOT / "deploy" / "grafana"
 RUNBOOK = ROOT / "deploy" / "README.md"
 
 _BLOCK = re.compile(r"^```promql\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_METRIC = re.compile(r"\bgauzian[_:][a-z0-9_:]+")
+# gauzian_upload_places, gauzian:upload_places_used:ratio; not gauzian:8080.
+_METRIC = re.compile(r"\bgauzian_[a-z0-9_]+|\bgauzian:[a-z0-9_]+:[a-z0-9_]+")
+_COMPARISON = re.compile(r" (>=|<=|==|!=|>|<) ")
 _RATE_INTERVAL = "$__rate_interval"  # Grafana's word for a window that holds a few scrapes
 
 
@@ -42,8 +44,20 @@ def panels() -> list[dict[str, Any]]:
     return [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
 
 
-def runbook_queries() -> list[str]:
-    return [block.strip() for block in _BLOCK.findall(RUNBOOK.read_text())]
+def rule_queries() -> list[str]:
+    """Alerts say 0 or 1 here, instead of nothing as long as nothing is wrong."""
+    return [_COMPARISON.sub(r" \1 bool ", rule["expr"]) if "alert" in rule else rule["expr"] for rule in rules()]
+
+
+def runbook_sections() -> dict[str, str]:
+    """Heading of the third level to what stands below it."""
+    parts = re.split(r"^### (.+)$", RUNBOOK.read_text().split("\n## Alerts\n")[1].split("\n## ")[0], flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def queries_in(text: str) -> list[str]:
+    """Its blocks of PromQL."""
+    return [block.strip() for block in _BLOCK.findall(text)]
 
 
 def dashboard_queries() -> list[str]:
@@ -60,9 +74,9 @@ def metrics_named_in(text: str) -> set[str]:
     return set(_METRIC.findall(text))
 
 
-def texts() -> Iterator[Path]:
-    """Everything in which a metric may be named."""
+def texts_that_name_metrics() -> Iterator[Path]:
     yield ROOT / "README.md"
     for path in sorted((ROOT / "deploy").rglob("*")):
-        if path.suffix in {".md", ".yml", ".yaml", ".json"} and path.name != "CHANGES.md":
+        is_text = path.suffix in {".md", ".yml", ".yaml", ".json"} and path.name != "CHANGES.md"
+        if is_text and (path.suffix == ".md" or path.is_relative_to(PROMETHEUS) or path.is_relative_to(GRAFANA)):
             yield path
