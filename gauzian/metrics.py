@@ -141,7 +141,7 @@ class Metrics:
             (self.file_downloads, _one_by_one(*ends, "partial")),
             (self.upload_rejections, _one_by_one("places", "user_share")),
             (self.download_rejections, _one_by_one("places")),
-            (self.slow_clients, _one_by_one("upload", "download")),
+            (self.slow_clients, _one_by_one("upload", "download", "list")),
             (self.reaper_rounds, _one_by_one("success", "failed")),
             (self.errors, _one_by_one("client_gone", *_codes_below(ApiError))),
             (self.store_seconds, list(stores)),
