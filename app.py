@@ -19,10 +19,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from gauzian import budget
+from gauzian.assembly.levels import show_server
 from gauzian.assembly.parts import load_of, migrated_database, open_parts
 from gauzian.assembly.probes import probes_beside
 from gauzian.assembly.tls import Certificate, certificate_of
-from gauzian.assembly.urls import compose, server_limits, show_server
+from gauzian.assembly.urls import compose, server_limits
 from gauzian.database.embedded_home import EmbeddedError
 from gauzian.database.migrate import MigrationError
 from gauzian.errors import ApiError

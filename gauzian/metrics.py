@@ -6,6 +6,7 @@ Labels are bounded: route templates, codes from errors.py, fixed words. Never an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import product
 
 from prometheus_client import (
     CollectorRegistry,
@@ -18,6 +19,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, UnknownMetricFamily
 from prometheus_client.registry import Collector
 
+from gauzian.errors import ApiError
 from gauzian.legacy_metrics import LegacyNames
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -90,6 +92,7 @@ class Metrics:
             "Time a database connection was borrowed",
             ["operation", "status"],
         )
+        self.reaper_rounds = self._counter("gauzian_reaper_rounds", "Rounds of the reaper", ["status"])
         self.reaped_uploads = self._counter("gauzian_reaped_uploads", "Unfinished uploads removed after their time", [])
         self.reaped_objects = self._counter("gauzian_reaped_objects", "Objects removed that no row named", [])
         self.sign_in_attempts = self._counter("gauzian_auth_attempts", "Sign-ins and registrations", ["type", "status"])
@@ -98,12 +101,7 @@ class Metrics:
             "gauzian_http_request_duration_seconds", "Time to answer", ["method", "route"]
         )
 
-        # The founding series are there from the first scrape: an alert on a series that does not exist never fires.
-        for status in ("success", "failed"):
-            self.chunk_upload_seconds.labels(status)
-        for status in ("success", "incomplete", "aborted"):
-            self.file_uploads.labels(status)
-
+        self._begin_at_zero()
         self._rejected_uploads = 0
         # The founding alert reads a sample of exactly this name; a Counter would be called ..._total.
         self._levels.add(
@@ -130,8 +128,40 @@ class Metrics:
     def render(self) -> bytes:
         return generate_latest(self.registry) + generate_latest(self._legacy)
 
+    def _begin_at_zero(self) -> None:
+        """What has not happened yet is there as 0 from the first scrape: an alert on a series that does not exist never
+        fires, and `rate` does not see the step with which a series appears.
+        """
+        ends = ("success", "failed", "aborted")
+        stores = product(("put", "get", "delete", "list", "check"), ("success", "failed"))
+        known: list[tuple[Counter | Histogram, list[tuple[str, ...]]]] = [
+            (self.chunk_upload_seconds, _one_by_one("success", "failed")),
+            (self.chunk_download_seconds, _one_by_one(*ends)),
+            (self.file_uploads, _one_by_one("success", "incomplete", "aborted")),
+            (self.file_downloads, _one_by_one(*ends, "partial")),
+            (self.upload_rejections, _one_by_one("places", "user_share")),
+            (self.download_rejections, _one_by_one("places")),
+            (self.slow_clients, _one_by_one("upload", "download", "list")),
+            (self.reaper_rounds, _one_by_one("success", "failed")),
+            (self.errors, _one_by_one("client_gone", *_codes_below(ApiError))),
+            (self.store_seconds, list(stores)),
+            (self.database_seconds, list(product(("statement", "transaction"), ("ok", "error")))),
+            (self.sign_in_attempts, list(product(("login", "register"), ("success", "failed", "throttled")))),
+        ]
+        for family, labels in known:
+            for words in labels:
+                family.labels(*words)
+
     def _counter(self, name: str, help: str, labels: list[str]) -> Counter:
         return Counter(name, help, labels, registry=self.registry)
 
     def _histogram(self, name: str, help: str, labels: list[str]) -> Histogram:
         return Histogram(name, help, labels, buckets=_SECONDS, registry=self.registry)
+
+
+def _one_by_one(*words: str) -> list[tuple[str, ...]]:
+    return [(word,) for word in words]
+
+
+def _codes_below(kind: type[ApiError]) -> set[str]:
+    return {kind.code}.union(*(_codes_below(narrower) for narrower in kind.__subclasses__()))

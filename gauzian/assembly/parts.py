@@ -28,12 +28,15 @@ from gauzian.upload.gate import UploadGate
 from gauzian.upload.reaper import Reaper, keep_reaping
 from gauzian.upload.removal import Removal
 from gauzian.upload.scrub import Scrub
+from gauzian.upload.standing import Standing, keep_looking
 from gauzian.web.drain import Draining
 
 log = logging.getLogger(__name__)
 
 # A cancelled round gives its connection back and shields at most one removal of objects.
 _REAPER_STOPS_SECONDS = 10.0
+# One statement that reads an index and a row per user: cheap, and numbers for alerts that wait for minutes anyway.
+_LOOK_EVERY = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +55,7 @@ class Parts:
     removal: Removal
     reaper: Reaper
     scrub: Scrub
+    standing: Standing
     draining: Draining
 
 
@@ -107,7 +111,7 @@ async def open_parts(settings: Settings, *, migrations: Path, background: bool =
         store = await stack.enter_async_context(_open_store(settings, threads, spool_dir, metrics))
         parts = _make_parts(settings, load, metrics, database, store, threads, spool_dir)
         if background:
-            await stack.enter_async_context(_reaping(parts.reaper, settings))
+            await stack.enter_async_context(_caring(parts, settings))
         yield parts
 
 
@@ -147,6 +151,12 @@ def _make_parts(
             orphan_grace=timedelta(hours=settings.orphan_grace_hours),
         ),
         scrub=Scrub(database=database, store=store),
+        standing=Standing(
+            database=database,
+            metrics=metrics,
+            # Its time, and two rounds of the reaper to notice it.
+            overdue=timedelta(hours=settings.upload_ttl_hours, seconds=2 * settings.reap_interval_seconds),
+        ),
         draining=Draining(),
     )
 
@@ -174,18 +184,23 @@ def _open_store(
 
 
 @asynccontextmanager
-async def _reaping(reaper: Reaper, settings: Settings) -> AsyncIterator[None]:
-    refused = await reaper.claim_store()
+async def _caring(parts: Parts, settings: Settings) -> AsyncIterator[None]:
+    """What goes on in the background: reaping, and looking up what operators ask."""
+    refused = await parts.reaper.claim_store()
     if refused is not None:
         log.error("%s: nothing in it will be swept; `python app.py reap --adopt-store` if that is meant", refused)
     every, sweep_every = (
         timedelta(seconds=settings.reap_interval_seconds),
         timedelta(hours=settings.sweep_interval_hours),
     )
-    # A task and not a task group: that would put whatever ends the service into an ExceptionGroup.
-    task = asyncio.create_task(keep_reaping(reaper, every=every, sweep_every=sweep_every))
+    # Tasks and not a task group: that would put whatever ends the service into an ExceptionGroup.
+    tasks = [
+        asyncio.create_task(keep_reaping(parts.reaper, every=every, sweep_every=sweep_every)),
+        asyncio.create_task(keep_looking(parts.standing, every=_LOOK_EVERY)),
+    ]
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.wait([task], timeout=_REAPER_STOPS_SECONDS)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=_REAPER_STOPS_SECONDS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -17,6 +16,7 @@ from gauzian.accounts.address import Addresses
 from gauzian.accounts.routes import Accounts
 from gauzian.accounts.throttle import Throttle
 from gauzian.assembly.drive_urls import drive_paths
+from gauzian.assembly.levels import show_parts
 from gauzian.assembly.parts import Parts
 from gauzian.database.downloads import FoundChunk
 from gauzian.download import formats as shapes
@@ -24,9 +24,7 @@ from gauzian.download.info import SendFileInfo
 from gauzian.download.readahead import ReadAhead
 from gauzian.download.routes import SendChunk, SendFile
 from gauzian.errors import ASGIApp
-from gauzian.metrics import Metrics
 from gauzian.server.limits import ServerLimits
-from gauzian.server.serve import Server
 from gauzian.settings import Settings
 from gauzian.stores.spool import Spool
 from gauzian.upload.chunk import Format, ReceiveChunk
@@ -62,7 +60,7 @@ def server_limits(settings: Settings) -> ServerLimits:
 
 def compose(parts: Parts, settings: Settings) -> ASGIApp:
     """The application, ready for any ASGI server."""
-    _show_levels(parts)
+    show_parts(parts, settings)
     middleware = [Middleware(Watch, metrics=parts.metrics)]
     if settings.cors_origins:
         middleware.append(
@@ -231,32 +229,3 @@ def compose_probes(parts: Parts, settings: Settings) -> ASGIApp:
 
 async def _about(request: Request) -> Response:
     return JSONResponse({"service": "gauzian", "version": __version__, "what": "end-to-end-encrypted drive backend"})
-
-
-def _show_levels(parts: Parts) -> None:
-    """What the parts tell when Prometheus asks."""
-    level = parts.metrics.level
-    uploads, downloads = parts.upload_gate, parts.download_gate
-    level("gauzian_upload_places_taken", "Chunk uploads going on", lambda: uploads.taken)
-    level("gauzian_upload_places", "Chunk uploads that may go on at once", lambda: uploads.places)
-    level("gauzian_download_places_taken", "Downloads going on", lambda: downloads.taken)
-    level("gauzian_download_places", "Downloads that may go on at once", lambda: downloads.places)
-
-
-def show_server(metrics: Metrics, server: Server) -> None:
-    """The numbers of our own server, where it is the one that serves."""
-    level, total = metrics.level, metrics.total
-    level("gauzian_tasks", "Tasks of the event loop", lambda: len(asyncio.all_tasks()))
-    level("gauzian_connections_open", "Open connections", lambda: server.open_connections)
-    level(
-        "gauzian_connections_lingering",
-        "Refused clients that are still sending",
-        lambda: server.lingering_connections,
-    )
-    level("gauzian_event_loop_lag_seconds", "How late the event loop was, last look", lambda: server.loop_lag_seconds)
-    level("gauzian_event_loop_worst_lag_seconds", "The worst of the last minute", lambda: server.worst_loop_lag_seconds)
-    total("gauzian_connections_accepted", "Connections accepted", lambda: server.accepted_total)
-    total("gauzian_accept_pauses", "Times nobody was let in: MAX_CONNECTIONS open", lambda: server.accept_pauses_total)
-    total("gauzian_swallowed_bytes", "Bytes of refused bodies thrown away", lambda: server.swallowed_bytes_total)
-    total("gauzian_slow_heads_cut", "Clients cut for a slow request head", lambda: server.slow_heads_total)
-    total("gauzian_stalled_writes_cut", "Clients cut for not reading their answer", lambda: server.stalled_writes_total)

@@ -25,6 +25,18 @@ class ObjectRow:
     sha256: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What operators ask about everybody's uploads and objects."""
+
+    unfinished_uploads: int = 0
+    overdue_uploads: int = 0  # that should have been removed by now
+    stored_bytes: int = 0
+    scrubbed_at: float = 0.0  # seconds since 1970; 0: never
+    scrub_checked: int = 0
+    scrub_damaged: int = 0
+
+
 _UNTOUCHED = """state = 'uploading' AND updated_at < now() - %(ttl)s
           AND NOT EXISTS (SELECT 1 FROM chunks WHERE file_id = files.id AND created_at >= now() - %(ttl)s)"""
 _HALF_REMOVED = "state = 'aborted' AND EXISTS (SELECT 1 FROM chunks WHERE file_id = files.id)"
@@ -106,3 +118,29 @@ async def list_objects(conn: Connection, *, after: tuple[UUID, int] | None, most
         (file_id, index, most),
     )
     return await cursor.fetchall()
+
+
+async def find_standing(conn: Connection, *, overdue: timedelta) -> Standing:
+    """`overdue`: an upload untouched for so long should be gone."""
+    cursor = conn.cursor(row_factory=class_row(Standing))
+    await cursor.execute(
+        f"""
+        SELECT (SELECT count(*) FROM files WHERE state = 'uploading') AS unfinished_uploads,
+               (SELECT count(*) FROM files
+                WHERE ({_UNTOUCHED}) OR ({_HALF_REMOVED} AND updated_at < now() - %(ttl)s)) AS overdue_uploads,
+               (SELECT coalesce(sum(used_bytes), 0)::bigint FROM space) AS stored_bytes,
+               coalesce(extract(epoch FROM scrubbed_at), 0)::float AS scrubbed_at, scrub_checked, scrub_damaged
+        FROM instance
+        """,  # noqa: S608 - constants of ours
+        {"ttl": overdue},
+    )
+    standing = await cursor.fetchone()
+    assert standing is not None  # noqa: S101 - the migration wrote the row of this instance
+    return standing
+
+
+async def note_scrub(conn: Connection, *, checked: int, damaged: int) -> None:
+    """A scrub has come to its end just now."""
+    await conn.execute(
+        "UPDATE instance SET scrubbed_at = now(), scrub_checked = %s, scrub_damaged = %s", (checked, damaged)
+    )

@@ -83,14 +83,18 @@ class Reaper:
 
     async def reap(self, *, sweep: bool, dry_run: bool = False) -> Report:
         """One round, and the sweep if asked for. `dry_run` only counts."""
-        report = Report()
-        async with self._database.advisory_lock(_LOCK) as ours:
-            if not ours:
-                report.elsewhere = True
-                return report
-            await self._round(report, dry_run=dry_run)
-            if sweep:
-                await self._sweep(report, dry_run=dry_run)
+        report, status = Report(), "failed"
+        try:
+            async with self._database.advisory_lock(_LOCK) as ours:
+                if ours:
+                    await self._round(report, dry_run=dry_run)
+                    if sweep:
+                        await self._sweep(report, dry_run=dry_run)
+                else:
+                    report.elsewhere = True
+            status = "success"
+        finally:
+            self._metrics.reaper_rounds.labels(status).inc()
         return report
 
     async def claim_store(self) -> str | None:

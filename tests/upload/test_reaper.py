@@ -16,6 +16,8 @@ import pytest
 from gauzian.database import care
 from gauzian.errors import StoreDown
 from gauzian.upload.reaper import Reaper, keep_reaping
+from gauzian.upload.standing import keep_looking
+from tests.bench.machine import parse_metrics
 from tests.postgres import Postgres
 from tests.service import Service, objects_of, running_service
 
@@ -256,6 +258,92 @@ async def test_scrub_tells_missing_from_short_from_altered_and_changes_nothing(
         assert found == {file_id: what for file_id, (what, _) in ruined.items()}
         assert (result.checked, result.objects, result.damaged) == (12, 12, 3)
         assert (len(seen), seen[-1]) == (12, 12)
+
+
+async def numbers(service: Service) -> dict[str, float]:
+    await service.parts.standing.look()
+    return parse_metrics(service.parts.metrics.render().decode())
+
+
+async def test_what_is_unfinished_and_what_is_overdue_is_told(database_url: str, tmp_path: Path) -> None:
+    async with running_service(database_url, tmp_path) as service:
+        user = await service.sign_up()
+        await user.store(b"done")
+        left = await user.initialize(4)
+        await user.put(left, 0, b"left")
+        half = await user.initialize(4)
+        await user.put(half, 0, b"half")
+        found = await numbers(service)
+        assert (found["gauzian_unfinished_uploads"], found["gauzian_overdue_uploads"]) == (2, 0)
+        assert found["gauzian_stored_bytes"] == 12
+        await age_everything(service, tmp_path)
+        async with service.parts.database.connection() as conn:
+            await conn.execute("UPDATE files SET state = 'aborted' WHERE id = %s", (half,))
+        await user.initialize(3)
+        found = await numbers(service)
+        assert (found["gauzian_unfinished_uploads"], found["gauzian_overdue_uploads"]) == (2, 2)
+        await reaper_of(service).reap(sweep=False)
+        found = await numbers(service)
+        assert (found["gauzian_unfinished_uploads"], found["gauzian_overdue_uploads"]) == (1, 0)
+        assert found['gauzian_reaper_rounds_total{status="success"}'] == 1
+
+
+async def test_a_round_that_failed_is_counted_as_one(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_service(database_url, tmp_path) as service:
+
+        async def fails(*args: Any, **more: Any) -> Any:
+            raise StoreDown
+
+        monkeypatch.setattr(care, "list_untouched", fails)
+        with pytest.raises(StoreDown):
+            await reaper_of(service).reap(sweep=False)
+        found = await numbers(service)
+        assert found['gauzian_reaper_rounds_total{status="failed"}'] == 1
+        assert found['gauzian_reaper_rounds_total{status="success"}'] == 0
+
+
+async def test_the_service_tells_what_a_scrub_of_another_process_has_found(database_url: str, tmp_path: Path) -> None:
+    async with running_service(database_url, tmp_path) as service, running_service(database_url, tmp_path) as other:
+        user = await service.sign_up()
+        await user.store(b"abc")
+        await user.store(b"def")
+        next(path for path in (tmp_path / "store").rglob("*") if path.is_file() and path.stat().st_size == 3).unlink()
+        assert (await numbers(service))["gauzian_scrub_finished_timestamp_seconds"] == 0, "never"
+        await other.parts.scrub.run(on_damage=lambda damage: None, on_progress=lambda progress: None)
+        found = await numbers(service)
+        assert (found["gauzian_scrub_checked_objects"], found["gauzian_scrub_damaged_objects"]) == (2, 1)
+        assert abs(time.time() - found["gauzian_scrub_finished_timestamp_seconds"]) < 60
+
+
+async def test_the_standing_stays_while_the_database_cannot_be_asked_and_is_looked_up_again(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_service(database_url, tmp_path) as service:
+        user = await service.sign_up()
+        await user.initialize(3)
+        assert (await numbers(service))["gauzian_unfinished_uploads"] == 1
+        await user.initialize(3)
+        really, failures = care.find_standing, [StoreDown(), RuntimeError("a mistake of ours")]
+        seen: list[float] = []
+        again = anyio.Event()
+
+        async def fails_at_first(*args: Any, **more: Any) -> Any:
+            seen.append(parse_metrics(service.parts.metrics.render().decode())["gauzian_unfinished_uploads"])
+            if failures:
+                raise failures.pop()
+            if len(seen) > 3:
+                again.set()
+            return await really(*args, **more)
+
+        monkeypatch.setattr(care, "find_standing", fails_at_first)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: keep_looking(service.parts.standing, every=timedelta(milliseconds=5)))
+            with anyio.fail_after(10):
+                await again.wait()
+            tasks.cancel_scope.cancel()
+        assert seen[:4] == [1, 1, 1, 2]
 
 
 async def test_scrub_does_not_call_an_upload_damaged_that_was_aborted_while_it_read(

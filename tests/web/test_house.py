@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
+import os
 import re
 import threading
 from pathlib import Path
@@ -18,6 +20,7 @@ from gauzian.logs import logging_to
 from gauzian.web.drain import Draining
 from gauzian.web.health import Health
 from tests.asgi import Answer
+from tests.bench.machine import parse_metrics
 from tests.service import NO_FILE, running_service
 
 pytestmark = pytest.mark.anyio
@@ -117,6 +120,49 @@ async def test_the_founding_series_are_there_before_anything_has_happened(databa
             "gauzian_rejected_uploads 0.0",
         ):
             assert f"\n{sample}\n" in text
+
+
+async def test_whatever_can_go_wrong_is_there_as_zero_before_it_does(database_url: str, tmp_path: Path) -> None:
+    async with running_service(database_url, tmp_path) as service:
+        text = (await service.call("GET", "/metrics")).body.decode()
+        for sample in (
+            'gauzian_errors_total{code="store_unavailable"}',
+            'gauzian_errors_total{code="database_unavailable"}',
+            'gauzian_errors_total{code="chunk_damaged"}',
+            'gauzian_errors_total{code="internal_error"}',
+            'gauzian_errors_total{code="client_gone"}',
+            'gauzian_upload_rejections_total{reason="places"}',
+            'gauzian_upload_rejections_total{reason="user_share"}',
+            'gauzian_download_rejections_total{reason="places"}',
+            'gauzian_slow_clients_cut_total{direction="upload"}',
+            'gauzian_store_operation_duration_seconds_count{operation="get",status="failed"}',
+            'gauzian_database_operation_duration_seconds_count{operation="statement",status="error"}',
+            'gauzian_reaper_rounds_total{status="failed"}',
+            "gauzian_scrub_damaged_objects",
+            "gauzian_overdue_uploads",
+        ):
+            assert f"\n{sample} 0.0\n" in text, sample
+
+
+async def test_memory_and_disk_are_told_with_their_limits(database_url: str, tmp_path: Path) -> None:
+    async with running_service(database_url, tmp_path) as service:
+        found = parse_metrics((await service.call("GET", "/metrics")).body.decode())
+        assert found["gauzian_memory_ceiling_bytes"] > 0
+        assert found["gauzian_memory_limit_bytes"] > 0
+        disk = os.statvfs(tmp_path)
+        for use in ("data", "spool"):
+            size, free = (found[f'gauzian_disk_{what}_bytes{{use="{use}"}}'] for what in ("size", "free"))
+            assert size == disk.f_blocks * disk.f_frsize
+            assert 0 < free <= size
+        assert any(name.startswith("gauzian_build_info{") and "version=" in name for name in found)
+
+
+async def test_a_directory_that_is_not_there_has_no_free_space_to_tell(database_url: str, tmp_path: Path) -> None:
+    async with running_service(database_url, tmp_path / "data", spool_dir=tmp_path / "spool") as service:
+        (tmp_path / "spool").rmdir()
+        found = parse_metrics((await service.call("GET", "/metrics")).body.decode())
+        assert math.isnan(found['gauzian_disk_free_bytes{use="spool"}'])
+        assert found['gauzian_disk_free_bytes{use="data"}'] > 0
 
 
 async def test_labels_are_route_templates_and_known_words(database_url: str, tmp_path: Path) -> None:
