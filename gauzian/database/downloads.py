@@ -8,9 +8,10 @@ from typing import Any
 from uuid import UUID
 
 from psycopg import AsyncConnection
-from psycopg.rows import class_row, tuple_row
+from psycopg.rows import class_row, dict_row, tuple_row
 
 from gauzian.access import Standing, standing_of
+from gauzian.errors import InvalidToken
 
 Connection = AsyncConnection[Any]
 
@@ -88,18 +89,24 @@ async def find_file(conn: Connection, *, user_id: UUID, file_id: UUID) -> FileRo
     return await cursor.fetchone()
 
 
-async def find_chunk(conn: Connection, *, user_id: UUID, object_key: str) -> FoundChunk | None:
-    cursor = conn.cursor(row_factory=class_row(FoundChunk))
+async def find_chunk(conn: Connection, *, token_sha256: bytes, object_key: str) -> FoundChunk | None:
+    """Who is asking, what for, and how they stand to it: one statement. Raises InvalidToken."""
+    cursor = conn.cursor(row_factory=dict_row)
     await cursor.execute(
         f"""
-        SELECT {_CHUNK}, c.file_id, a.access_level, a.is_accepted, f.trashed_at IS NOT NULL AS is_trashed
-        FROM chunks c JOIN files f ON f.id = c.file_id
-        LEFT JOIN file_access a ON a.file_id = f.id AND a.user_id = %(user_id)s
-        WHERE c.object_key = %(object_key)s AND f.state <> 'aborted'
+        SELECT {_CHUNK}, f.id AS file_id, a.access_level, a.is_accepted, f.trashed_at IS NOT NULL AS is_trashed
+        FROM tokens t JOIN users u ON u.id = t.user_id
+        LEFT JOIN (chunks c JOIN files f ON f.id = c.file_id AND f.state <> 'aborted')
+          ON c.object_key = %(object_key)s
+        LEFT JOIN file_access a ON a.file_id = f.id AND a.user_id = u.id
+        WHERE t.sha256 = %(token_sha256)s AND t.expires_at > now() AND u.is_active
         """,  # noqa: S608 - a constant of ours
-        {"user_id": user_id, "object_key": object_key},
+        {"token_sha256": token_sha256, "object_key": object_key},
     )
-    return await cursor.fetchone()
+    row = await cursor.fetchone()
+    if row is None:
+        raise InvalidToken
+    return None if row["chunk_id"] is None else FoundChunk(**row)
 
 
 async def list_chunks(conn: Connection, *, file_id: UUID, first: int, most: int) -> list[ChunkRow]:

@@ -170,12 +170,12 @@ class SendChunk(_Download):
         return None
 
     async def _find(self, scope: Scope) -> FoundChunk:
-        caller = await self._identity.require(scope)
+        token = self._identity.require_token(scope)
         key = scope["path_params"]["s3_key"]
         if not _OBJECT_KEY.fullmatch(key):
-            raise ChunkNotThere
+            key = ""  # no object's name: who asks is told so if they are signed in
         async with self._database.connection() as conn:
-            row = await find_chunk(conn, user_id=caller.user_id, object_key=key)
+            row = await find_chunk(conn, token_sha256=token, object_key=key)
         if row is None or row.standing is Standing.ABSENT:
             raise ChunkNotThere
         require(Act.READ, row.standing, "file")

@@ -107,9 +107,15 @@ class SendView:
             aclosing(self._pages(shape, asked, head)) as pages,
         ):
             # The first page before the first byte: what goes wrong by then is an error and not half an answer.
-            first = await anext(pages)
+            first, second = await anext(pages), await anext(pages, None)
+            if second is None:
+                first += shape.closing.encode()
+                await outlet.start(200, [*HEADERS, (b"content-length", str(len(first)).encode())])
+                await outlet.finish(first)
+                return None
             await outlet.start(200, HEADERS)
             await outlet.write(first)
+            await outlet.write(second)
             async for piece in pages:
                 await outlet.write(piece)
             await outlet.finish(shape.closing.encode())

@@ -118,8 +118,9 @@ class User:
         return file_id
 
     def delete_file(self, file_id: str) -> None:
-        """Best effort: the routes of the tree may not be there yet, and the data directory goes away anyway."""
-        ask(self.port, "DELETE", f"/drive/files/{file_id}", None, self.token)
+        """Into the trash, and out of it for good. Best effort: the data directory goes away anyway."""
+        for _ in range(2):
+            ask(self.port, "DELETE", f"/drive/files/{file_id}", None, self.token)
 
     @property
     def authorization(self) -> str:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.bench import rows_after, rows_cpu, rows_growth, rows_limit, rows_memory, rows_naive, rows_out, rows_storm
+from tests.bench import (
+    rows_after,
+    rows_cpu,
+    rows_drive,
+    rows_growth,
+    rows_limit,
+    rows_memory,
+    rows_naive,
+    rows_out,
+    rows_storm,
+)
 from tests.bench.bench import Row
 
 
@@ -47,6 +57,8 @@ STAGES = (
             Entry("cpu-in", rows_cpu.bytes_in, 400),
             Entry("cpu-out", rows_cpu.bytes_out, 400),
             Entry("small", rows_cpu.small_chunks, 400),
+            Entry("listing", rows_drive.listing, 120),
+            Entry("access", rows_drive.access_check, 60),
             Entry("naive", rows_naive.naive, 900, ("s3",)),
             AFTER,
         ),

@@ -159,7 +159,7 @@ async def test_every_view_and_every_check_takes_few_queries_along_indexes(
             (f"folder_contents/{folder(DEPTH)}", 2 + 1 + 2 * 6),
             (f"folder_contents/{folder(2)}", 2 + 21 + 2 * 6),
             (f"file/{file}", 3),
-            (f"download_chunk_binary/{key}", 2),
+            (f"download_chunk_binary/{key}", 1),
         ):
             with statements(monkeypatch) as asked:
                 answer = await ann.call("GET", f"/drive/{path}")
