@@ -41,7 +41,7 @@ class Line(psycopg.AsyncConnection[TupleRow]):
             try:
                 await line.execute(
                     f"SET statement_timeout = {milliseconds}; SET idle_in_transaction_session_timeout = {milliseconds};"
-                    " SET timezone = 'UTC'"
+                    " SET timezone = 'UTC'; SET jit = off"  # our statements are over before it has compiled anything
                 )
             except BaseException:
                 line.pgconn.finish()
