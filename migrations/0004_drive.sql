@@ -127,27 +127,72 @@ BEGIN
     FROM folders f WHERE a.parent_id = ANY (v_trash) AND f.id = a.folder_id AND f.trashed_at IS NULL;
 END $$;
 
--- Out of the trash again: the folders above (without what lies in them), this one, and what was thrown away together with it.
+-- Where others have what has just been restored: a folder of theirs that went to the trash meanwhile is no place to find it in.
+CREATE FUNCTION settle_restored(p_files uuid[], p_folders uuid[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE file_access a SET folder_id = NULL
+    FROM unnest(p_files) AS back (id), folders p
+    WHERE a.file_id = back.id AND p.id = a.folder_id AND p.trashed_at IS NOT NULL;
+    UPDATE folder_access a SET parent_id = NULL
+    FROM unnest(p_folders) AS back (id), folders p
+    WHERE a.folder_id = back.id AND p.id = a.parent_id AND p.trashed_at IS NOT NULL;
+END $$;
+
+CREATE FUNCTION restore_file(p_user uuid, p_file uuid) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    v_folders uuid[];
+BEGIN
+    UPDATE files f SET trashed_at = NULL, updated_at = now() WHERE f.id = p_file;
+    WITH changed AS (
+        UPDATE folders f SET trashed_at = NULL, updated_at = now()
+        FROM file_access a, folders_above(p_user, a.folder_id) up
+        WHERE a.file_id = p_file AND a.user_id = p_user AND f.id = up.folder_id
+          AND f.owner_id = p_user AND f.trashed_at IS NOT NULL RETURNING f.id
+    )
+    SELECT array_agg(id) INTO v_folders FROM changed;
+    PERFORM settle_restored(ARRAY[p_file], v_folders);
+END $$;
+
+-- Out of the trash again: the folders above (without what lies in them), this one, and what was thrown away together with it. If it is
+-- this one that was thrown away, that is everything of the same moment, wherever it lies now: what it held by way of other people's
+-- folders has lost its place. If it was a folder above, it is what lies below this one.
 CREATE FUNCTION restore_folder(p_user uuid, p_folder uuid) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-    v_at    timestamptz;
-    v_below uuid[];
+    v_at      timestamptz;
+    v_is_top  boolean;
+    v_below   uuid[];
+    v_folders uuid[];
+    v_files   uuid[];
 BEGIN
     SELECT f.trashed_at INTO STRICT v_at FROM folders f WHERE f.id = p_folder FOR UPDATE;
-    WITH RECURSIVE below (folder_id) AS (
-        SELECT p_folder
-        UNION
-        SELECT a.folder_id FROM below b JOIN folder_access a ON a.user_id = p_user AND a.parent_id = b.folder_id
-        -- Asked of each folder: joined, all that was ever thrown away at that moment is read for each of them.
-        WHERE a.access_level = 'owner' AND (SELECT f.trashed_at FROM folders f WHERE f.id = a.folder_id) = v_at
+    SELECT (SELECT p.trashed_at FROM folders p WHERE p.id = a.parent_id) IS DISTINCT FROM v_at INTO STRICT v_is_top
+    FROM folder_access a WHERE a.folder_id = p_folder AND a.user_id = p_user;
+    IF v_is_top THEN
+        v_below := ARRAY(SELECT f.id FROM folders f WHERE f.owner_id = p_user AND f.trashed_at = v_at);
+    ELSE
+        WITH RECURSIVE below (folder_id) AS (
+            SELECT p_folder
+            UNION
+            SELECT a.folder_id FROM below b JOIN folder_access a ON a.user_id = p_user AND a.parent_id = b.folder_id
+            -- Asked of each folder: joined, all that was ever thrown away at that moment is read for each of them.
+            WHERE a.access_level = 'owner' AND (SELECT f.trashed_at FROM folders f WHERE f.id = a.folder_id) = v_at
+        )
+        SELECT array_agg(folder_id) INTO v_below FROM below;
+    END IF;
+    WITH changed AS (
+        UPDATE folders f SET trashed_at = NULL, updated_at = now()
+        FROM (SELECT unnest(v_below) UNION SELECT up.folder_id FROM folders_above(p_user, p_folder) up) AS back (id)
+        WHERE f.id = back.id AND f.owner_id = p_user AND f.trashed_at IS NOT NULL RETURNING f.id
     )
-    SELECT array_agg(folder_id) INTO v_below FROM below;
-    UPDATE folders f SET trashed_at = NULL, updated_at = now()
-    FROM (SELECT unnest(v_below) UNION SELECT up.folder_id FROM folders_above(p_user, p_folder) up) AS back (id)
-    WHERE f.id = back.id AND f.owner_id = p_user AND f.trashed_at IS NOT NULL;
-    UPDATE files f SET trashed_at = NULL, updated_at = now()
-    FROM unnest(v_below) AS b (id) JOIN file_access a ON a.user_id = p_user AND a.folder_id = b.id
-    WHERE f.id = a.file_id AND f.owner_id = p_user AND f.trashed_at = v_at;
+    SELECT array_agg(id) INTO v_folders FROM changed;
+    WITH changed AS (
+        UPDATE files f SET trashed_at = NULL, updated_at = now()
+        WHERE f.owner_id = p_user AND f.trashed_at = v_at
+          AND (v_is_top OR f.id IN (SELECT a.file_id FROM unnest(v_below) AS b (id)
+                                    JOIN file_access a ON a.user_id = p_user AND a.folder_id = b.id)) RETURNING f.id
+    )
+    SELECT array_agg(id) INTO v_files FROM changed;
+    PERFORM settle_restored(v_files, v_folders);
 END $$;
 
 -- Another place for a folder, in the mover's tree and in the tree of everyone who has it in the same folder as the mover and may see

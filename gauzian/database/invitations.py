@@ -85,24 +85,36 @@ async def leave_folder(conn: Connection, *, user_id: UUID, folder_id: UUID) -> N
     await conn.execute("SELECT leave_folder(%s, %s)", (user_id, folder_id))
 
 
+# What somebody loses with a folder: what lies below it for who revokes, if that one owns it, or if its owner has it
+# there as well. What a third one has shared with both stays where it is, although who revokes keeps it in this folder.
+_REVOKE = """
+    WITH below AS (SELECT folders_below(%(owner_id)s, %(folder_id)s) AS id)
+    DELETE FROM {access} a USING {access} theirs, {things} t, {access} owners
+    WHERE a.user_id = %(user_id)s AND a.access_level <> 'owner'
+      AND theirs.{id} = a.{id} AND theirs.user_id = %(owner_id)s AND {inside}
+      AND t.id = a.{id} AND owners.{id} = a.{id} AND owners.user_id = t.owner_id
+      AND (t.owner_id = %(owner_id)s OR owners.{place} IN (SELECT id FROM below))
+"""
+_REVOKE_FILES = _REVOKE.format(
+    access="file_access",
+    things="files",
+    id="file_id",
+    place="folder_id",
+    inside="theirs.folder_id IN (SELECT id FROM below)",
+)
+_REVOKE_FOLDERS = _REVOKE.format(
+    access="folder_access",
+    things="folders",
+    id="folder_id",
+    place="parent_id",
+    inside="theirs.folder_id IN (SELECT id FROM below)",
+)
+
+
 async def revoke_folder(conn: Connection, *, owner_id: UUID, folder_id: UUID, user_id: UUID) -> bool:
-    """Everything that lies below it in the owner's tree and is not the other's own. Whether there was anything."""
+    """With everything below it that is not the other's own. Whether there was anything."""
     given = {"owner_id": owner_id, "folder_id": folder_id, "user_id": user_id}
-    files = await conn.execute(
-        """
-        DELETE FROM file_access a USING file_access theirs
-        WHERE a.user_id = %(user_id)s AND a.access_level <> 'owner' AND theirs.file_id = a.file_id
-          AND theirs.user_id = %(owner_id)s
-          AND theirs.folder_id IN (SELECT folders_below(%(owner_id)s, %(folder_id)s))
-        """,
-        given,
-    )
-    folders = await conn.execute(
-        """
-        DELETE FROM folder_access a
-        WHERE a.user_id = %(user_id)s AND a.access_level <> 'owner'
-          AND a.folder_id IN (SELECT folders_below(%(owner_id)s, %(folder_id)s))
-        """,
-        given,
-    )
+    # Files first: with the folders their places would go.
+    files = await conn.execute(_REVOKE_FILES, given)
+    folders = await conn.execute(_REVOKE_FOLDERS, given)
     return files.rowcount + folders.rowcount > 0

@@ -42,17 +42,9 @@ async def trash_folder(conn: Connection, *, user_id: UUID, folder_id: UUID) -> N
     await conn.execute("SELECT trash_folder(%s, %s)", (user_id, folder_id))
 
 
-async def restore_file(conn: Connection, *, user_id: UUID, file_id: UUID, place: UUID | None) -> None:
+async def restore_file(conn: Connection, *, user_id: UUID, file_id: UUID) -> None:
     """With the folders above it, and without what lies in them."""
-    await conn.execute("UPDATE files SET trashed_at = NULL, updated_at = now() WHERE id = %s", (file_id,))
-    await conn.execute(
-        """
-        UPDATE folders SET trashed_at = NULL, updated_at = now()
-        WHERE owner_id = %(user_id)s AND trashed_at IS NOT NULL
-          AND id IN (SELECT folder_id FROM folders_above(%(user_id)s, %(place)s))
-        """,
-        {"user_id": user_id, "place": place},
-    )
+    await conn.execute("SELECT restore_file(%s, %s)", (user_id, file_id))
 
 
 async def restore_folder(conn: Connection, *, user_id: UUID, folder_id: UUID) -> None:

@@ -91,8 +91,8 @@ class Trash:
         file_id = given_id(await fields.json_object(request.scope, request.receive), "file")
         async with self._database.transaction() as conn:
             await trash.lock_trash(conn, user_id=caller.user_id)
-            stand = await require_stand(conn, Act.RESTORE, "file", user_id=caller.user_id, id=file_id, lock="UPDATE")
-            await trash.restore_file(conn, user_id=caller.user_id, file_id=file_id, place=stand.place)
+            await require_stand(conn, Act.RESTORE, "file", user_id=caller.user_id, id=file_id, lock="UPDATE")
+            await trash.restore_file(conn, user_id=caller.user_id, file_id=file_id)
         return JSONResponse("File restored")
 
     async def restore_folder(self, request: Request) -> Response:

@@ -251,3 +251,16 @@ async def test_a_second_share_changes_level_and_key_and_nothing_else(place: Town
     await ann.share_folder(folder, bob, "viewer", accept=False)
     given = {"new_encrypted_metadata": "by bob"}
     assert await bob.refused("PATCH", f"/drive/folders/{folder}", json=given) == (403, "not_yours")
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+async def test_revoking_a_folder_takes_nothing_that_its_owner_has_shared_elsewhere(place: Town, kind: str) -> None:
+    ann, bob, cat = place.ann, place.bob, place.cat
+    thing = await (cat.file() if kind == "file" else cat.folder())
+    for other in (ann, bob):
+        await (cat.share_file if kind == "file" else cat.share_folder)(thing, other, "editor")
+    folder = await ann.folder()
+    await ann.share_folder(folder, bob)
+    await ann.post(f"/drive/move_{kind}", **{f"{kind}_id": thing, "new_parent_folder_id": folder})
+    await ann.post("/drive/revoke-access", item_type="folder", item_id=folder, contact_id=bob.id)
+    assert await bob.sees() == {thing}

@@ -260,3 +260,40 @@ async def test_nothing_happens_to_what_lies_in_the_trash_but_out_and_away(place:
     ):
         assert await ann.refused("POST", path, json=given) == in_trash, path
     assert await ann.refused("POST", f"/drive/finalize_upload/{file}/aborted") == (409, "upload_closed")
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+async def test_what_is_restored_is_found_by_everybody_although_its_folder_stays_in_the_trash(
+    place: Town, kind: str
+) -> None:
+    ann, bob = place.ann, place.bob
+    top = await ann.folder()
+    inside = await ann.folder(top)
+    thing = await (ann.file(inside) if kind == "file" else ann.folder(inside))
+    await ann.share_folder(top, bob, "editor")
+    await ann.post(f"/drive/move_{kind}", **{f"{kind}_id": thing, "new_parent_folder_id": "root"})
+    assert await bob.sees(inside) == {thing}  # Bob does not see Ann's root: it stays where he has it
+    await ann.ok("DELETE", f"/drive/{kind}s/{thing}")
+    await ann.ok("DELETE", f"/drive/folders/{inside}")
+    await ann.post(f"/drive/restore_{kind}", **{f"{kind}_id": thing})
+    assert await bob.sees() == {top, thing}
+
+
+async def test_what_went_by_way_of_another_ones_folder_comes_back_with_its_own(place: Town) -> None:
+    ann, bob = place.ann, place.bob
+    top = await ann.folder()
+    await ann.share_folder(top, bob, "editor")
+    theirs = await bob.folder(top)
+    await bob.propagate("folder", theirs, ann, level="editor")
+    file, sub = await ann.file(theirs), await ann.folder(theirs)
+    deep = await ann.file(sub)
+    for kind, id in (("file", file), ("folder", sub), ("file", deep)):
+        await ann.propagate(kind, id, bob)
+    await ann.ok("DELETE", f"/drive/folders/{top}")
+    assert await bob.sees() == {theirs}
+    assert await bob.sees(theirs) == set()
+    await ann.post("/drive/restore_folder", folder_id=top)
+    assert await ann.sees("corbeille") == set()
+    assert await ann.sees() == {top, file, sub}
+    assert await ann.sees(sub) == {deep}
+    assert (await bob.sees(), await bob.sees(theirs)) == ({top, theirs}, {file, sub})
