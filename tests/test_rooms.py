@@ -29,6 +29,7 @@ ONLY_IN = {
     "hypercorn": {"server"},
     "h11": {"server"},
     "argon2": {"accounts"},
+    "aiosmtplib": {"accounts"},
     "prometheus_client": {"metrics", "legacy_metrics"},
 }
 GROUND = FLOORS[-1]
