@@ -17,6 +17,7 @@ from gauzian.accounts.address import Addresses
 from gauzian.accounts.identity import Identity
 from gauzian.accounts.passwords import Passwords
 from gauzian.accounts.routes import Accounts
+from gauzian.accounts.session import Sessions
 from gauzian.accounts.throttle import Throttle
 from gauzian.database.pool import Database, open_database
 from gauzian.metrics import Metrics
@@ -109,7 +110,7 @@ def open_house(database: Database) -> OpenHouse:
             throttle=Throttle(clock=clock),
             addresses=Addresses(trusted_proxies),
             metrics=metrics,
-            cookie_secure=cookie_secure,
+            sessions=Sessions(database, cookie_auth=cookie_auth, cookie_secure=cookie_secure),
         )
 
         async def change(request: Request) -> Response:
