@@ -1,4 +1,4 @@
-"""Where the parts are joined: the table of all URLs (those of accounts: account_paths.py) and the order of middleware. No I/O."""
+"""Where the parts are joined: the table of URLs (accounts have their own) and the order of middleware. No I/O."""
 
 from __future__ import annotations
 
