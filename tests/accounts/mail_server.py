@@ -61,7 +61,7 @@ def running_mail_server(
     def authenticate(server: SMTP, session: Any, envelope: Envelope, mechanism: str, given: Any) -> AuthResult:
         assert isinstance(given, LoginPassword)
         assert user is not None
-        return AuthResult(success=(given.login.decode(), given.password.decode()) == user)
+        return AuthResult(success=(given.login.decode(), given.password.decode()) == user, handled=False)
 
     tls = None
     if certificate is not None:
