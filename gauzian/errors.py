@@ -287,10 +287,6 @@ class SignInBusy(ApiError):
     status, code, text, retry_after = 503, "sign_in_busy", "Server busy, please retry", 1
 
 
-class RegistrationsBusy(ApiError):
-    status, code, text, retry_after = 503, "registrations_busy", "Too many registrations, please retry", 60
-
-
 class MailDown(ApiError):
     status, code, text, retry_after = 503, "mail_unavailable", "No mail can be sent now, please retry", 30
 

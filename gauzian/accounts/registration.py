@@ -25,7 +25,7 @@ from gauzian.errors import (
     AlreadyRegistered,
     BadField,
     NotProved,
-    RegistrationsBusy,
+    SignInBusy,
     TooManyAttempts,
     WrongCode,
 )
@@ -127,7 +127,7 @@ class Registration:
                 raise AlreadyRegistered("E-mail is already registered", status=400)
             await registrations.remove_expired(connection, limit=_FORGET_AT_ONCE)
             if await registrations.is_full(connection):
-                raise RegistrationsBusy
+                raise SignInBusy
             standing = await registrations.begin(connection, email=email, salt=salt, code_sha256=sha256)
         if standing is not None:
             raise too_many(max(standing.cooldown_seconds, standing.blocked_seconds, 1.0))

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gauzian import __version__
-from gauzian.assembly.account_paths import account_paths
+from gauzian.assembly.account_urls import account_paths
 from gauzian.assembly.drive_urls import drive_paths
 from gauzian.assembly.parts import Parts
 from gauzian.database.downloads import FoundChunk

@@ -95,13 +95,29 @@ async def test_from_the_code_to_a_user_who_is_signed_in(house: House) -> None:
     assert [house.attempts(kind, "success") for kind in ("send_code", "verify_code", "register")] == [1, 1, 1]
 
 
-NOT_PLAIN = """ada @example.org a@b@c.de ada@localhost ada@.example.org ada@example.org. ada,eve@example.org
-ada(eve@example.org ada<eve@example.org> "ada"@example.org ada\u200e@example.org""".split()
+NOT_PLAIN = [
+    *(
+        "",
+        "ada",
+        "@example.org",
+        "a@b@c.de",
+        "a da@example.org",
+        "ada@localhost",
+        "ada@.example.org",
+        "ada@example.org.",
+    ),
+    *(
+        "ada,eve@example.org",
+        "ada(eve@example.org",
+        "ada<eve@example.org>",
+        '"ada"@example.org',
+        "ada\u200e@example.org",
+    ),
+    *("ada@example.org\r\nBcc: eve@x.org", "a" * 250 + "@x.org"),
+]
 
 
-@pytest.mark.parametrize(
-    "email", ["", "a da@example.org", "ada@example.org\r\nBcc: eve@x.org", "a" * 250 + "@x.org", *NOT_PLAIN]
-)
+@pytest.mark.parametrize("email", NOT_PLAIN)
 async def test_no_code_is_sent_to_what_is_no_plain_address(house: House, email: str) -> None:
     assert (await send(house, email)).status == 400
     assert house.letters.codes == []
@@ -343,7 +359,7 @@ async def test_what_has_expired_is_forgotten_as_others_come_and_what_is_open_is_
     for number in range(3):
         assert (await send(house, f"u{number}@example.org")).status == 200
     refused = await send(house)
-    assert (refused.status, refused.json()["code"]) == (503, "registrations_busy")
+    assert (refused.status, refused.json()["code"]) == (503, "sign_in_busy")
     await wait(house, 601)
     assert (await send(house)).status == 200
     assert await sql(house, "SELECT email FROM registrations") == [(ADA,)]
