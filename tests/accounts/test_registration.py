@@ -96,24 +96,10 @@ async def test_from_the_code_to_a_user_who_is_signed_in(house: House) -> None:
 
 
 NOT_PLAIN = [
-    *(
-        "",
-        "ada",
-        "@example.org",
-        "a@b@c.de",
-        "a da@example.org",
-        "ada@localhost",
-        "ada@.example.org",
-        "ada@example.org.",
-    ),
-    *(
-        "ada,eve@example.org",
-        "ada(eve@example.org",
-        "ada<eve@example.org>",
-        '"ada"@example.org',
-        "ada\u200e@example.org",
-    ),
-    *("ada@example.org\r\nBcc: eve@x.org", "a" * 250 + "@x.org"),
+    *("", "ada", "@example.org", "a@b@c.de", "a da@example.org"),
+    *("ada@localhost", "ada@.example.org", "ada@example.org."),
+    *("ada,eve@example.org", "ada(eve@example.org", "ada<eve@example.org>", '"ada"@example.org'),
+    *("ada\u200e@example.org", "ada@example.org\r\nBcc: eve@x.org", "a" * 250 + "@x.org"),
 ]
 
 
