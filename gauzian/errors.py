@@ -96,10 +96,6 @@ class DigestMismatch(ApiError):
     status, code, text = 400, "digest_mismatch", "The bytes that arrived do not match Content-Digest"
 
 
-class Undeliverable(ApiError):
-    status, code, text = 400, "undeliverable", "No mail can be sent to this address"
-
-
 class UploadsBusy(ApiError):
     """No free place. 400 by default because the founding contract says so; UPLOADS_BUSY_STATUS changes it."""
 
@@ -121,16 +117,6 @@ class InvalidToken(NotSignedIn):
 
 class WrongCredentials(ApiError):
     status, code, text = 401, "invalid_credentials", "Invalid credentials"
-
-
-class WrongCode(ApiError):
-    status, code, text = 401, "wrong_code", "The code is wrong or has expired"
-
-
-class NotProved(ApiError):
-    """A registration without the token that the right code was exchanged for."""
-
-    status, code, text = 401, "email_not_proved", "The e-mail address was not verified, or too long ago"
 
 
 class CrossSiteRequest(ApiError):
@@ -285,10 +271,6 @@ class SignInBusy(ApiError):
     """More password checks than we have memory for; each Argon2id check takes its share of it."""
 
     status, code, text, retry_after = 503, "sign_in_busy", "Server busy, please retry", 1
-
-
-class MailDown(ApiError):
-    status, code, text, retry_after = 503, "mail_unavailable", "No mail can be sent now, please retry", 30
 
 
 class ShuttingDown(ApiError):

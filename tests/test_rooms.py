@@ -17,7 +17,18 @@ FLOORS = [
     {"upload", "download", "drive"},
     {"accounts"},
     {"server", "web", "stores", "database"},
-    {"settings", "budget", "bytebudget", "errors", "access", "metrics", "logs", "values", "legacy_metrics"},
+    {
+        "settings",
+        "budget",
+        "bytebudget",
+        "errors",
+        "registration_errors",
+        "access",
+        "metrics",
+        "logs",
+        "values",
+        "legacy_metrics",
+    },
 ]
 ONLY_IN = {
     "gauzian.settings": {"assembly"},

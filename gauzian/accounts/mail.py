@@ -14,7 +14,7 @@ from typing import Protocol
 
 import anyio
 
-from gauzian.errors import MailDown, Undeliverable
+from gauzian.registration_errors import MailDown, Undeliverable
 from gauzian.values import MailServer
 
 log = logging.getLogger(__name__)

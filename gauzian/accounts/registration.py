@@ -24,12 +24,11 @@ from gauzian.database.pool import Database
 from gauzian.errors import (
     AlreadyRegistered,
     BadField,
-    NotProved,
     SignInBusy,
     TooManyAttempts,
-    WrongCode,
 )
 from gauzian.metrics import Metrics
+from gauzian.registration_errors import NotProved, WrongCode
 from gauzian.web import fields
 
 _ALPHABET = string.ascii_uppercase + string.digits

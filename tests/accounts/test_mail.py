@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from gauzian.accounts.mail import AT_ONCE, LogMail, SmtpMail
-from gauzian.errors import MailDown, Undeliverable
+from gauzian.registration_errors import MailDown, Undeliverable
 from gauzian.values import MailServer
 from tests.accounts.mail_server import running_mail_server
 

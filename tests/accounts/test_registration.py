@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from gauzian.database import registrations
-from gauzian.errors import MailDown, Undeliverable
+from gauzian.registration_errors import MailDown, Undeliverable
 from tests.accounts.conftest import PASSWORD, House, OpenHouse, registration
 from tests.asgi import Answer, call
 
