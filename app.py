@@ -4,6 +4,7 @@ python app.py serve      the service (default)
 python app.py migrate    bring the database's schema up to date
 python app.py reap       remove unfinished uploads and objects no row names; --dry-run only counts
 python app.py scrub      read every stored object and compare it with its row
+python app.py users      list users, give space, switch them off and on, delete them; users --help
 python app.py settings   the effective settings, their help, and the memory they can come to
 """
 
@@ -21,6 +22,7 @@ from pathlib import Path
 from gauzian import budget
 from gauzian.assembly.levels import show_server
 from gauzian.assembly.parts import load_of, migrated_database, open_parts
+from gauzian.assembly.people import manage
 from gauzian.assembly.probes import probes_beside
 from gauzian.assembly.tls import Certificate, certificate_of
 from gauzian.assembly.urls import compose, server_limits
@@ -54,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "migrate": lambda: migrate(settings),
         "reap": lambda: reap(settings, dry_run=given.dry_run, adopt=given.adopt_store),
         "scrub": lambda: scrub(settings),
+        "users": lambda: users(settings, given),
         "settings": lambda: show(settings),
     }
     with logging_to(sys.stderr, format=settings.log_format, level=settings.log_level.upper()):
@@ -151,6 +154,17 @@ async def scrub(settings: Settings) -> int:
     return 1 if result.damaged else 0
 
 
+async def users(settings: Settings, given: argparse.Namespace) -> int:
+    return await manage(
+        settings,
+        migrations=MIGRATIONS,
+        action=given.action,
+        email=getattr(given, "email", ""),
+        quota_bytes=getattr(given, "bytes", None),
+        is_meant=getattr(given, "yes", False),
+    )
+
+
 async def show(settings: Settings) -> int:
     for name, value, help in settings.rows():
         print(f"{name}={value}\n    {help}")
@@ -192,16 +206,37 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="app.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "command", nargs="?", default="serve", choices=["serve", "migrate", "reap", "scrub", "settings"]
-    )
-    parser.add_argument("--dry-run", action="store_true", help="reap: only count")
-    parser.add_argument(
-        "--adopt-store",
-        action="store_true",
-        help="reap: declare that the store belongs to this database",
-    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    parser.set_defaults(command="serve")
+    for name in ("serve", "migrate", "scrub", "settings"):
+        commands.add_parser(name)
+    reap = commands.add_parser("reap")
+    reap.add_argument("--dry-run", action="store_true", help="only count")
+    reap.add_argument("--adopt-store", action="store_true", help="declare that the store belongs to this database")
+    _add_users(commands.add_parser("users"))
     return parser
+
+
+def _add_users(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
+    parser.set_defaults(action="list")
+    actions.add_parser("list", help="everybody, with tabs between: e-mail, username, state, bytes used, quota, files")
+    quota = actions.add_parser("quota", help="how many bytes a user may store")
+    quota.add_argument("email")
+    quota.add_argument("bytes", type=_bytes, help="a number, or default: what QUOTA_BYTES says")
+    for action, help in (("deactivate", "sign a user out and let nobody in"), ("activate", "let a user in again")):
+        actions.add_parser(action, help=help).add_argument("email")
+    delete = actions.add_parser("delete", help="a user with all files and folders, for good")
+    delete.add_argument("email")
+    delete.add_argument("--yes", action="store_true", help="it is meant")
+
+
+def _bytes(text: str) -> int | None:
+    if text.lower() == "default":
+        return None
+    if not text.isdecimal() or int(text) > 2**62:
+        raise argparse.ArgumentTypeError("a whole number of bytes, or default")
+    return int(text)
 
 
 if __name__ == "__main__":

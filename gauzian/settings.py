@@ -154,6 +154,14 @@ class Settings:
     password_checks: int = _setting(
         2, "passwords checked at the same time (19 MiB and one thread each)", values.integer(1, 64)
     )
+    smtp_url: values.MailServer | None = _setting(
+        None,
+        "sends registration codes: smtp://user:password@host:587 (STARTTLS; ?starttls=off), smtps://...:465",
+        values.mail_server,
+        secret=True,
+        shown="none: codes go to the log",
+    )
+    mail_from: str | None = _setting(None, "the address they come from", values.mailbox)
     metrics_token: str | None = _setting(
         None, "Bearer token that /metrics asks for", values.text, secret=True, shown="none: open"
     )
@@ -194,6 +202,8 @@ class Settings:
         if (self.tls_cert is None) != (self.tls_key is None):
             there, absent = ("TLS_CERT", "TLS_KEY") if self.tls_cert else ("TLS_KEY", "TLS_CERT")
             found.append(f"{there} is set, so {absent} must be too (it may name the same file)")
+        if self.smtp_url and not self.mail_from:
+            found.append("SMTP_URL is set, so MAIL_FROM must be too")
         return found
 
     def rows(self) -> list[tuple[str, str, str]]:

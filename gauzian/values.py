@@ -6,6 +6,7 @@ import ipaddress
 import re
 import urllib.parse
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,23 @@ class BadValue(Exception):
 
 Parse = Callable[[str], Any]
 
+
+@dataclass(frozen=True, slots=True)
+class MailServer:
+    """`encryption`: tls from the first byte (smtps), starttls (insisted on), or none (a relay next door)."""
+
+    host: str
+    port: int
+    encryption: str
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+
 # Wider than S3's rules of today: older buckets and other stores know capitals and underscores.
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+
+_SMTP_PORTS = {"smtp": 587, "smtps": 465}
+_MAILBOX = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*")
 
 
 def integer(least: int, most: int) -> Parse:
@@ -96,6 +112,28 @@ def endpoint(text: str) -> str:
     parts = _split(text)
     if parts is None or not _is_address(parts) or parts.path.strip("/") or parts.query or parts.fragment:
         raise BadValue("http://host[:port] or https://host[:port]")
+    return text
+
+
+def mail_server(text: str) -> MailServer:
+    """smtp:// means STARTTLS, and no mail if the server has none: a password must not depend on who listens in."""
+    parts = _split(text)
+    try:
+        if parts is None or parts.scheme not in _SMTP_PORTS or not parts.hostname or parts.path.strip("/"):
+            raise ValueError
+        port = _SMTP_PORTS[parts.scheme] if parts.port is None else parts.port
+        encryption = {"smtps": {"": "tls"}, "smtp": {"": "starttls", "starttls=off": "none"}}[parts.scheme][parts.query]
+    except (ValueError, KeyError):
+        raise BadValue(
+            "smtp://[user:password@]host[:587][?starttls=off] or smtps://[user:password@]host[:465]"
+        ) from None
+    user, password = (None if part is None else urllib.parse.unquote(part) for part in (parts.username, parts.password))
+    return MailServer(parts.hostname, port, encryption, user, password)
+
+
+def mailbox(text: str) -> str:
+    if not _MAILBOX.fullmatch(text):
+        raise BadValue("an e-mail address, as in drive@example.org")
     return text
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from gauzian import errors
+from gauzian import errors, registration_errors
 from gauzian.errors import ApiError, ClientGone, Message, Receive, Scope, Send, UploadsBusy
 from gauzian.web.refusals import AnswerErrors
 from tests.asgi import call, scope_of
@@ -28,7 +28,7 @@ def make(kind: type[ApiError]) -> ApiError:
     return kind(*arguments.get(kind, ()))  # type: ignore[arg-type]
 
 
-KINDS = [kind for kind in subclasses(ApiError) if kind.__module__ == "gauzian.errors"]
+KINDS = [kind for kind in subclasses(ApiError) if kind.__module__ in (errors.__name__, registration_errors.__name__)]
 
 
 class Raises:

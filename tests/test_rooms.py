@@ -17,7 +17,18 @@ FLOORS = [
     {"upload", "download", "drive"},
     {"accounts"},
     {"server", "web", "stores", "database"},
-    {"settings", "budget", "bytebudget", "errors", "access", "metrics", "logs", "values", "legacy_metrics"},
+    {
+        "settings",
+        "budget",
+        "bytebudget",
+        "errors",
+        "registration_errors",
+        "access",
+        "metrics",
+        "logs",
+        "values",
+        "legacy_metrics",
+    },
 ]
 ONLY_IN = {
     "gauzian.settings": {"assembly"},
@@ -29,6 +40,7 @@ ONLY_IN = {
     "hypercorn": {"server"},
     "h11": {"server"},
     "argon2": {"accounts"},
+    "aiosmtplib": {"accounts"},
     "prometheus_client": {"metrics", "legacy_metrics"},
 }
 GROUND = FLOORS[-1]

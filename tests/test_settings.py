@@ -9,6 +9,7 @@ import pytest
 
 from gauzian import budget
 from gauzian.settings import Settings, SettingsError, misspelt
+from gauzian.values import MailServer
 
 ROOT = Path(__file__).parent.parent
 
@@ -34,6 +35,10 @@ BAD = [
     ("CORS_ORIGINS", "drive.example.org", "origins"),
     ("CORS_ORIGINS", "https://[::1", "origins"),
     ("CORS_ORIGINS", "https://drive.example.org?x=1", "origins"),
+    ("SMTP_URL", "mail.example.org", "smtp://"),
+    ("SMTP_URL", "smtp://mail.example.org:x", "smtp://"),
+    ("SMTP_URL", "smtps://mail.example.org?starttls=off", "smtp://"),
+    ("MAIL_FROM", "GAUZIAN", "an e-mail address"),
     ("PORT", "99999", "a whole number from 0 to 65535"),
 ]
 
@@ -50,7 +55,7 @@ def test_a_bad_value_names_the_variable_what_it_held_and_what_it_takes(name: str
         Settings.from_env({name: text})
     problem = next(problem for problem in caught.value.problems if name in problem)
     assert takes in problem
-    assert text in problem or name == "DATABASE_URL"
+    assert text in problem or name in ("DATABASE_URL", "SMTP_URL")
 
 
 def test_all_problems_come_in_one_message() -> None:
@@ -73,6 +78,31 @@ def test_half_an_s3_configuration_stops_the_start() -> None:
     for environ in ({"S3_ENDPOINT": "http://s3"}, {"S3_ACCESS_KEY": "a", "S3_SECRET_KEY": "b"}):
         with pytest.raises(SettingsError):
             Settings.from_env(environ)
+
+
+def test_a_mail_server_needs_a_sender_and_its_password_is_unquoted_and_never_shown() -> None:
+    url = "smtp://drive%40example.org:hunter%2F22@mail.example.org"
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({"SMTP_URL": url})
+    assert "MAIL_FROM" in str(caught.value)
+    settings = Settings.from_env({"SMTP_URL": url, "MAIL_FROM": "drive@example.org"})
+    assert settings.smtp_url == MailServer("mail.example.org", 587, "starttls", "drive@example.org", "hunter/22")
+    assert "hunter" not in str(settings.rows()) + repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("url", "port", "encryption"),
+    [
+        ("smtp://mail", 587, "starttls"),
+        ("smtp://[::1]:25?starttls=off", 25, "none"),
+        ("smtps://mail", 465, "tls"),
+        ("smtps://mail:1465/", 1465, "tls"),
+    ],
+)
+def test_how_a_mail_server_is_spoken_to_follows_from_its_url(url: str, port: int, encryption: str) -> None:
+    server = Settings.from_env({"SMTP_URL": url, "MAIL_FROM": "drive@example.org"}).smtp_url
+    assert server is not None
+    assert (server.port, server.encryption, server.user) == (port, encryption, None)
 
 
 def test_a_bad_endpoint_is_one_problem_and_not_two() -> None:

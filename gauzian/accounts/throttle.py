@@ -41,6 +41,10 @@ PAIR = Rule(free=5, first_seconds=2, longest_seconds=300, forgive_seconds=120)
 ADDRESS = Rule(free=30, first_seconds=2, longest_seconds=300, forgive_seconds=60)
 ACCOUNT = Rule(free=50, first_seconds=1, longest_seconds=10, forgive_seconds=60)
 REGISTRATION = Rule(free=100, first_seconds=10, longest_seconds=600, forgive_seconds=36)
+# A mail to whoever a stranger names: few, and never so many that they are a nuisance by themselves.
+MAIL = Rule(free=20, first_seconds=10, longest_seconds=600, forgive_seconds=60)
+# Wrong codes of one address, for whatever e-mail; each e-mail has its own count in the database.
+CODE = Rule(free=30, first_seconds=2, longest_seconds=300, forgive_seconds=60)
 
 
 class Strikes:
@@ -87,6 +91,8 @@ class Throttle:
         self._addresses = Strikes(ADDRESS, clock=clock, most_keys=most_keys)
         self._accounts = Strikes(ACCOUNT, clock=clock, most_keys=most_keys)
         self._registrations = Strikes(REGISTRATION, clock=clock, most_keys=most_keys)
+        self._mails = Strikes(MAIL, clock=clock, most_keys=most_keys)
+        self._codes = Strikes(CODE, clock=clock, most_keys=most_keys)
         self._known: OrderedDict[str, None] = OrderedDict()  # pairs that signed in
         self._most_keys = most_keys
 
@@ -118,6 +124,28 @@ class Throttle:
         """An attempt that costs us a password hash, whatever became of it."""
         self._registrations.add(address)
 
+    def require_mail(self, *, address: str) -> None:
+        _refuse_if_early(self._mails.wait_seconds(address))
+
+    def mailed(self, *, address: str) -> None:
+        """A mail was asked for, whatever became of it."""
+        self._mails.add(address)
+
+    def require_code(self, *, address: str) -> None:
+        _refuse_if_early(self._codes.wait_seconds(address))
+
+    def wrong_code(self, *, address: str) -> None:
+        self._codes.add(address)
+
+
+def too_many(wait: float) -> TooManyAttempts:
+    seconds = math.ceil(wait)
+    return TooManyAttempts(
+        f"Too many attempts, please wait {seconds} seconds",
+        headers={"Retry-After": str(seconds)},
+        retry_after=seconds,
+    )
+
 
 def _pair(account: str, address: str) -> str:
     return f"{address} {account}"
@@ -125,9 +153,4 @@ def _pair(account: str, address: str) -> str:
 
 def _refuse_if_early(wait: float) -> None:
     if wait > 0:
-        seconds = math.ceil(wait)
-        raise TooManyAttempts(
-            f"Too many attempts, please wait {seconds} seconds",
-            headers={"Retry-After": str(seconds)},
-            retry_after=seconds,
-        )
+        raise too_many(wait)

@@ -1,4 +1,4 @@
-"""Where the parts are joined: the one table of all URLs and the order of middleware. No I/O."""
+"""Where the parts are joined: the table of URLs (accounts have their own) and the order of middleware. No I/O."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gauzian import __version__
-from gauzian.accounts.address import Addresses
-from gauzian.accounts.routes import Accounts
-from gauzian.accounts.throttle import Throttle
+from gauzian.assembly.account_urls import account_paths
 from gauzian.assembly.drive_urls import drive_paths
 from gauzian.assembly.levels import show_parts
 from gauzian.assembly.parts import Parts
@@ -99,7 +97,7 @@ def _routes(parts: Parts, settings: Settings) -> list[Route]:
         *_byte_paths(parts, settings),
         *_commands(parts, settings),
         *drive_paths(parts, settings),
-        *_account_paths(parts, settings),
+        *account_paths(parts, settings),
         *_house(parts, settings),
     ]
 
@@ -183,27 +181,6 @@ def _commands(parts: Parts, settings: Settings) -> list[Route]:
         Route("/drive/abort_upload", uploads.abort, methods=["POST"]),
         Route("/drive/file/{file_id}", send_info, methods=["GET"]),
         Route("/drive/files/{file_id}", send_info, methods=["GET"]),
-    ]
-
-
-def _account_paths(parts: Parts, settings: Settings) -> list[Route]:
-    accounts = Accounts(
-        database=parts.database,
-        identity=parts.identity,
-        passwords=parts.passwords,
-        throttle=Throttle(),
-        addresses=Addresses(settings.trusted_proxies),
-        metrics=parts.metrics,
-        cookie_secure=settings.cookie_secure,
-    )
-    return [
-        Route("/login", accounts.login, methods=["POST"]),
-        Route("/register", accounts.register, methods=["POST"]),
-        Route("/logout", accounts.logout, methods=["POST"]),
-        Route("/autologin", accounts.autologin, methods=["GET"]),
-        Route("/protected", accounts.protected, methods=["GET"]),
-        Route("/info", accounts.info, methods=["GET"]),
-        Route("/contacts/get_public_key/{email}", accounts.get_public_key, methods=["GET"]),
     ]
 
 

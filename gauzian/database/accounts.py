@@ -95,6 +95,13 @@ async def find_sign_in(conn: Connection, *, email: str) -> SignIn | None:
     return await cursor.fetchone()
 
 
+async def is_registered(conn: Connection, *, email: str) -> bool:
+    """Also one that may not sign in: its address is taken all the same."""
+    cursor = conn.cursor(row_factory=scalar_row)
+    await cursor.execute("SELECT true FROM users WHERE lower(email) = lower(%s)", (email,))
+    return await cursor.fetchone() is True
+
+
 async def replace_password_hash(conn: Connection, *, user_id: UUID, old: str, new: str) -> None:
     """Only if it is still `old`: a password changed meanwhile stays changed."""
     await conn.execute("UPDATE users SET password_hash = %s WHERE id = %s AND password_hash = %s", (new, user_id, old))

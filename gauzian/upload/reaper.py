@@ -1,8 +1,8 @@
 """Uploads nobody finished, objects nobody names.
 
 A round removes uploads that were not touched for their time, finishes removals that were interrupted, and forgets old
-tombstones and tokens. A sweep lists the whole store and removes what no row names. One process at a time does either,
-by an advisory lock.
+tombstones, tokens and registrations. A sweep lists the whole store and removes what no row names. One process at a
+time does either, by an advisory lock.
 
 A sweep deletes what the database does not know: run against the wrong database it would delete everything. So each
 database marks the store it belongs to with an object named after itself, and a sweep touches no store without that
@@ -21,7 +21,7 @@ from uuid import UUID
 
 import anyio
 
-from gauzian.database import accounts, care, chunks, trash
+from gauzian.database import accounts, care, chunks, registrations, trash
 from gauzian.database.pool import Database
 from gauzian.errors import ApiError
 from gauzian.metrics import Metrics
@@ -132,6 +132,8 @@ class Reaper:
             while await care.remove_tombstones(conn, ttl=self._ttl, most=_BATCH) >= _BATCH:
                 pass
             while await accounts.remove_expired_tokens(conn, limit=_BATCH) >= _BATCH:
+                pass
+            while await registrations.remove_expired(conn, limit=_BATCH) >= _BATCH:
                 pass
 
     async def _expire_trash(self, report: Report) -> None:

@@ -16,7 +16,9 @@ from starlette.routing import Route
 from gauzian.accounts.address import Addresses
 from gauzian.accounts.identity import Identity
 from gauzian.accounts.passwords import Passwords
+from gauzian.accounts.registration import Registration
 from gauzian.accounts.routes import Accounts
+from gauzian.accounts.session import Sessions
 from gauzian.accounts.throttle import Throttle
 from gauzian.database.pool import Database, open_database
 from gauzian.metrics import Metrics
@@ -50,6 +52,19 @@ class Clock:
 
 
 @dataclass
+class Letters:
+    """Mail that arrives at once, or does not while `trouble` is set."""
+
+    codes: list[tuple[str, str]] = field(default_factory=list)
+    trouble: Exception | None = None
+
+    async def send_code(self, email: str, code: str, *, minutes: int) -> None:
+        if self.trouble is not None:
+            raise self.trouble
+        self.codes.append((email, code))
+
+
+@dataclass
 class House:
     """What a test drives."""
 
@@ -57,7 +72,8 @@ class House:
     database: Database
     metrics: Metrics
     passwords: Passwords
-    clock: Clock = field(default_factory=Clock)
+    clock: Clock
+    letters: Letters
 
     async def register(self, name: str = "ada", **changes: Any) -> Answer:
         return await call(self.app, "POST", "/register", json=registration(name, **changes))
@@ -99,18 +115,19 @@ def open_house(database: Database) -> OpenHouse:
         allowed_origins: tuple[str, ...] = (),
     ) -> House:
         identity = Identity(database, cookie_auth=cookie_auth, allowed_origins=allowed_origins)
-        clock, metrics = Clock(), Metrics()
+        clock, metrics, letters = Clock(), Metrics(), Letters()
         # Cheap hashes: what is tested here is not Argon2.
         passwords = passwords or Passwords(at_once=2, memory_kib=64)
-        accounts = Accounts(
-            database=database,
-            identity=identity,
-            passwords=passwords,
-            throttle=Throttle(clock=clock),
-            addresses=Addresses(trusted_proxies),
-            metrics=metrics,
-            cookie_secure=cookie_secure,
-        )
+        shared: dict[str, Any] = {
+            "database": database,
+            "passwords": passwords,
+            "throttle": Throttle(clock=clock),
+            "addresses": Addresses(trusted_proxies),
+            "metrics": metrics,
+            "sessions": Sessions(database, cookie_auth=cookie_auth, cookie_secure=cookie_secure),
+        }
+        accounts = Accounts(identity=identity, **shared)
+        registration = Registration(mail=letters, **shared)
 
         async def change(request: Request) -> Response:
             return JSONResponse(str((await identity.require(request.scope)).user_id))
@@ -118,6 +135,9 @@ def open_house(database: Database) -> OpenHouse:
         routes = [
             Route("/login", accounts.login, methods=["POST"]),
             Route("/register", accounts.register, methods=["POST"]),
+            Route("/register/send-otp", registration.send_code, methods=["POST"]),
+            Route("/register/verify-otp", registration.verify_code, methods=["POST"]),
+            Route("/register/finalize", registration.finalize, methods=["POST"]),
             Route("/logout", accounts.logout, methods=["POST"]),
             Route("/autologin", accounts.autologin),
             Route("/protected", accounts.protected),
@@ -126,7 +146,7 @@ def open_house(database: Database) -> OpenHouse:
             Route("/change", change, methods=["GET", "POST"]),
         ]
         app = Starlette(routes=routes, middleware=[Middleware(AnswerErrors, count=lambda code: None)])
-        return House(app, database, metrics, passwords, clock)
+        return House(app, database, metrics, passwords, clock, letters)
 
     return open_house
 

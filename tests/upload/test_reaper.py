@@ -385,3 +385,16 @@ async def test_scrub_does_not_call_a_dead_store_damage(database_url: str, tmp_pa
         with pytest.raises(StoreDown):
             await scrub.run(on_damage=found.append, on_progress=lambda progress: None)
         assert found == []
+
+
+async def test_a_round_forgets_registrations_that_nobody_finished(database_url: str, tmp_path: Path) -> None:
+    async with running_service(database_url, tmp_path) as service:
+        for name in ("old", "young"):
+            body = {"email": f"{name}@example.org"}
+            assert (await service.call("POST", "/register/send-otp", json=body)).status == 200
+        async with service.parts.database.connection() as conn:
+            await conn.execute("UPDATE registrations SET expires_at = now() WHERE email LIKE 'old%'")
+        await reaper_of(service).reap(sweep=False)
+        async with service.parts.database.connection() as conn:
+            rows = await (await conn.execute("SELECT email FROM registrations")).fetchall()
+        assert rows == [("young@example.org",)]
