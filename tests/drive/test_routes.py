@@ -169,7 +169,8 @@ def _handlers() -> Iterator[str]:
                 if not method_name.startswith("_") and _takes_a_request(method):
                     yield method.__qualname__
             room = module.name.split(".")[1]
-            if room in ("upload", "download", "drive") and not name.startswith("_") and _is_asgi(kind):
+            # A class with classes of its own is only what they have in common.
+            if room in ("upload", "download", "drive") and not kind.__subclasses__() and _is_asgi(kind):
                 yield name
 
 

@@ -214,7 +214,7 @@ async def throw_away(world: World, ada: ClientA, folders: dict[str, str], files:
     assert view["corbeille_info"]["file_count"] == 1
     await ada.restore("file", files["top.txt"])
     assert "top.txt" in names(await ada.open_folder("root"))[1]
-    await refused(404, "file_not_found", ada.restore("file", files["top.txt"]))
+    await refused(404, "not_in_trash", ada.restore("file", files["top.txt"]))
     await ada.delete("folder", folders["2026"])
     assert names(await ada.open_folder(folders["Letters"])) == (set(), set())
     assert {"long.txt", "empty.txt", "from ada"} <= names(await ada.open_folder("corbeille"))[1]
