@@ -278,6 +278,10 @@ async def test_defect_20_what_is_not_accepted_or_thrown_away_opens_no_door(place
     new = {"encrypted_metadata": "m", "encrypted_folder_key": "k", "parent_folder_id": folder}
     upload = {"size": 1, "encrypted_metadata": "m", "mime_type": "", "encrypted_file_key": "k", "folder_id": folder}
     share = {"contact_id": cat.id, "encrypted_item_key": "k"}
+    uploads: list[tuple[str, str, dict[str, Any] | None]] = [
+        ("POST", "/drive/upload_chunk", {"file_id": file, "index": 0, "chunk_data": "AAAA", "iv": "iv"}),
+        ("POST", f"/drive/finalize_upload/{file}/completed", None),
+    ]
     doors: list[tuple[str, str, dict[str, Any] | None]] = [
         ("GET", f"/drive/download_chunk_binary/{chunk}", None),
         ("GET", f"/drive/download_chunk/{chunk}", None),
@@ -296,14 +300,14 @@ async def test_defect_20_what_is_not_accepted_or_thrown_away_opens_no_door(place
         ("POST", "/drive/propagate_file_access", {"file_id": file} | keys_of(cat, "editor")),
         ("POST", "/drive/create_folder", new),
         ("POST", "/drive/initialize_file", upload),
-        ("POST", "/drive/upload_chunk", {"file_id": file, "index": 0, "chunk_data": "AAAA", "iv": "iv"}),
-        ("POST", f"/drive/finalize_upload/{file}/completed", None),
         ("POST", "/drive/restore_file", {"file_id": file}),
         ("POST", "/drive/restore_folder", {"folder_id": folder}),
     ]
     answers = {(method, path): await bob.refused(method, path, json=given) for method, path, given in doors}
     wrong = {door: answer for door, answer in answers.items() if not is_right(state, *answer)}
     assert wrong == {}
+    for method, path, given in uploads:  # which ask whose upload it is, and nothing else
+        assert await bob.refused(method, path, json=given) == (403, "not_yours")
     listed = await bob.view(folder)
     assert (listed["files_and_folders"], listed["full_path"]) == ({"folders": [], "files": []}, [])
     assert await bob.sees() == {target}
