@@ -17,6 +17,7 @@ from gauzian.assembly.drive_urls import drive_paths
 from gauzian.assembly.levels import show_parts
 from gauzian.assembly.parts import Parts
 from gauzian.database.downloads import FoundChunk
+from gauzian.database.together import ChunkRows
 from gauzian.download import formats as shapes
 from gauzian.download.info import SendFileInfo
 from gauzian.download.readahead import ReadAhead
@@ -110,6 +111,8 @@ def _byte_paths(parts: Parts, settings: Settings) -> list[Route]:
         min_rate=settings.upload_min_rate,
     )
 
+    rows = ChunkRows(parts.database, quota_bytes=settings.quota_bytes)
+
     def receive(format: Format) -> ReceiveChunk:
         return ReceiveChunk(
             format,
@@ -118,6 +121,7 @@ def _byte_paths(parts: Parts, settings: Settings) -> list[Route]:
             database=parts.database,
             store=parts.store,
             metrics=parts.metrics,
+            rows=rows,
             quota_bytes=settings.quota_bytes,
         )
 

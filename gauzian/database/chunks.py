@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -19,6 +20,14 @@ Ranges = list[tuple[int, int]]
 
 # What put_chunk() in the database raises.
 _UPLOAD_NOT_OPEN, _QUOTA_DOES_NOT_CARRY, _SIGNED_OUT = "GZ001", "GZ002", "GZ003"
+# What put_new_chunks() raises, a lock that is not free, a deadlock; and whatever is wrong with one of the values.
+_NOT_TOGETHER = ("GZ004", "55P03", "40P01", "22", "23")
+_PUT_NEW_CHUNKS = """
+    SELECT object_key, id, created_at
+    FROM put_new_chunks(
+        %b::bytea[], %b::uuid[], %b::int[], %b::text[], %b::int[], %b::bytea[], %b::bytea[], %b::text[], %b
+    )
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +40,33 @@ class Target:
     replaces: int | None  # bytes of the chunk that is there already under this index
     used_bytes: int
     quota_bytes: int | None  # None: unlimited
+
+
+@dataclass(frozen=True, slots=True)
+class NewChunk:
+    """The row of a chunk, and who asks for it: in the order of put_chunk()'s arguments."""
+
+    token_sha256: bytes
+    file_id: UUID
+    index: int
+    object_key: str
+    size: int
+    sha256: bytes
+    xxh3: bytes
+    iv: str
+
+    @property
+    def values(self) -> tuple[bytes, UUID, int, str, int, bytes, bytes, str]:
+        return (
+            self.token_sha256,
+            self.file_id,
+            self.index,
+            self.object_key,
+            self.size,
+            self.sha256,
+            self.xxh3,
+            self.iv,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,28 +139,13 @@ async def find_target(
     return await cursor.fetchone()
 
 
-async def put_chunk(
-    conn: Connection,
-    *,
-    token_sha256: bytes,
-    file_id: UUID,
-    index: int,
-    object_key: str,
-    size: int,
-    sha256: bytes,
-    xxh3: bytes,
-    iv: str,
-    quota_bytes: int | None,
-) -> StoredChunk:
+async def put_chunk(conn: Connection, row: NewChunk, *, quota_bytes: int | None) -> StoredChunk:
     """Write the row of one chunk; raises InvalidToken (of now, or of another user than the owner), UploadClosed and
     QuotaExceeded, and then nothing was written."""
     cursor = conn.cursor(row_factory=class_row(StoredChunk))
     try:
-        await cursor.execute(
-            "SELECT * FROM put_chunk(%s, %s, %s, %s, %s, %s, %s, %s, %s)",
-            (token_sha256, file_id, index, object_key, size, sha256, xxh3, iv, quota_bytes),
-        )
-        row = await cursor.fetchone()
+        await cursor.execute("SELECT * FROM put_chunk(%s, %s, %s, %s, %s, %s, %s, %s, %s)", (*row.values, quota_bytes))
+        stored = await cursor.fetchone()
     except errors.DatabaseError as error:
         if error.sqlstate == _UPLOAD_NOT_OPEN:
             raise UploadClosed from error
@@ -133,8 +154,28 @@ async def put_chunk(
         if error.sqlstate == _QUOTA_DOES_NOT_CARRY:
             raise QuotaExceeded from error
         raise
-    assert row is not None  # noqa: S101 - the function returns one row or raises
-    return row
+    assert stored is not None  # noqa: S101 - the function returns one row or raises
+    return stored
+
+
+async def put_new_chunks(
+    conn: Connection, rows: Sequence[NewChunk], *, quota_bytes: int | None
+) -> dict[str, StoredChunk]:
+    """Write the rows of several chunks, of any callers, if all of them can be and are new: by their objects' keys.
+
+    Empty if not: nothing was written, and `put_chunk` says of each by itself what is to be said.
+    """
+    cursor = conn.cursor(row_factory=tuple_row)
+    try:
+        await cursor.execute(
+            _PUT_NEW_CHUNKS, (*map(list, zip(*(row.values for row in rows), strict=True)), quota_bytes)
+        )
+        written = await cursor.fetchall()
+    except errors.DatabaseError as error:
+        if (error.sqlstate or "").startswith(_NOT_TOGETHER):
+            return {}
+        raise
+    return {key: StoredChunk(id, key, created_at, None) for key, id, created_at in written}
 
 
 _UPLOAD = """

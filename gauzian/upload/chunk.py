@@ -22,7 +22,9 @@ import anyio
 from gauzian.access import Act, require, standing_by_owner
 from gauzian.accounts.identity import Identity
 from gauzian.database import chunks
+from gauzian.database.chunks import NewChunk
 from gauzian.database.pool import Database
+from gauzian.database.together import ChunkRows
 from gauzian.errors import (
     ApiError,
     InvalidToken,
@@ -65,6 +67,7 @@ class ReceiveChunk:
         database: Database,
         store: ObjectStore,
         metrics: Metrics,
+        rows: ChunkRows,
         quota_bytes: int | None,
     ) -> None:
         self._format = format
@@ -73,6 +76,7 @@ class ReceiveChunk:
         self._database = database
         self._store = store
         self._metrics = metrics
+        self._rows = rows
         self._quota_bytes = quota_bytes
         self._admissions = Admissions()
 
@@ -169,9 +173,8 @@ class ReceiveChunk:
         self, incoming: IncomingChunk, key: str, stored: StoredObject, token: bytes
     ) -> chunks.StoredChunk:
         try:
-            async with self._database.connection() as conn:
-                row = await chunks.put_chunk(
-                    conn,
+            row = await self._rows.put(
+                NewChunk(
                     token_sha256=token,
                     file_id=incoming.file_id,
                     index=incoming.index,
@@ -180,8 +183,8 @@ class ReceiveChunk:
                     sha256=stored.sha256,
                     xxh3=stored.xxh3,
                     iv=incoming.iv,
-                    quota_bytes=self._quota_bytes,
                 )
+            )
         except OutcomeUnknown:
             raise  # perhaps committed: if not, the sweep finds the object
         except Exception:

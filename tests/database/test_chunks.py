@@ -56,6 +56,19 @@ async def add_file(database: Database, owner: UUID, *, size: int = 0, quota: int
         )  # fmt: skip
 
 
+def new_chunk(caller: UUID, file_id: UUID, index: int, content: bytes = b"x", *, iv: str = "iv") -> chunks.NewChunk:
+    return chunks.NewChunk(
+        token_sha256=token_of(caller),
+        file_id=file_id,
+        index=index,
+        object_key=f"{file_id}.{secrets.token_hex(16)}",
+        size=len(content),
+        sha256=hashlib.sha256(content).digest(),
+        xxh3=bytes(16),
+        iv=iv,
+    )
+
+
 async def put(
     database: Database,
     file_id: UUID,
@@ -69,18 +82,8 @@ async def put(
     async with database.connection() as conn:
         cursor = await conn.execute("SELECT owner_id FROM files WHERE id = %s", (file_id,))
         row = await cursor.fetchone()
-        return await chunks.put_chunk(
-            conn,
-            token_sha256=token_of(caller or (row[0] if row else uuid4())),
-            file_id=file_id,
-            index=index,
-            object_key=f"{file_id}.{secrets.token_hex(16)}",
-            size=len(content),
-            sha256=hashlib.sha256(content).digest(),
-            xxh3=bytes(16),
-            iv=iv,
-            quota_bytes=quota,
-        )
+        new = new_chunk(caller or (row[0] if row else uuid4()), file_id, index, content, iv=iv)
+        return await chunks.put_chunk(conn, new, quota_bytes=quota)
 
 
 async def used(database: Database, user: UUID) -> int:

@@ -80,11 +80,11 @@ async def test_the_object_is_taken_back_only_when_surely_no_row_was_written(
         user = await service.sign_up()
         file_id = await user.initialize(len(CONTENT))
 
-        async def fails(*_: Any, **__: Any) -> chunks.StoredChunk:
+        async def fails(*_: Any, **__: Any) -> dict[str, chunks.StoredChunk]:
             raise error
 
         with monkeypatch.context() as patch:
-            patch.setattr(chunks, "put_chunk", fails)
+            patch.setattr(chunks, "put_new_chunks", fails)
             assert (await user.put(file_id, 0, CONTENT)).status == status
         assert len(await objects_of(service)) == (1 if stays else 0)
         settled(service)
@@ -181,14 +181,14 @@ async def test_cancelled_while_the_row_is_written_the_row_is_written(
         user = await service.sign_up()
         file_id = await user.initialize(len(CONTENT))
         writing, go_on = anyio.Event(), anyio.Event()
-        really = chunks.put_chunk
+        really = chunks.put_new_chunks
 
-        async def slow(*args: Any, **more: Any) -> chunks.StoredChunk:
+        async def slow(*args: Any, **more: Any) -> dict[str, chunks.StoredChunk]:
             writing.set()
             await go_on.wait()
             return await really(*args, **more)
 
-        monkeypatch.setattr(chunks, "put_chunk", slow)
+        monkeypatch.setattr(chunks, "put_new_chunks", slow)
 
         scope = anyio.CancelScope()
 
