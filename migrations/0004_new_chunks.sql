@@ -1,14 +1,15 @@
--- The rows of several new chunks at once, of any callers: the server collects them while a statement is under way, and one commit serves
--- all. Only the plain case: every token opens the door, every upload is the caller's and open and locked by nobody, no index is there
+-- The rows of several new chunks at once, of any callers: the server collects them while the last statement is under way, and one commit
+-- serves all. Only the plain case: every token opens the door, every upload is the caller's and open and locked by nobody, no index is there
 -- already, every quota carries. In any other nothing is written and the caller asks put_chunk() for each by itself: one row that
 -- cannot be never fails its neighbours, and what is wrong with it is said in one place. SQLSTATE GZ004, 55P03 (locked).
 --
 -- Whoever writes chunks takes locks in one order: files (here without waiting: a finalize that takes long holds up nobody else's chunk),
--- chunks by file and index, space by user.
+-- chunks by file and index, space by user. And none here waits long, because everybody's rows wait behind it: what is locked for longer
+-- is put_chunk()'s affair, on a connection of its own.
 CREATE FUNCTION put_new_chunks(
     p_tokens bytea[], p_files uuid[], p_indices integer[], p_keys text[], p_sizes integer[], p_sha256s bytea[], p_xxh3s bytea[],
     p_ivs text[], p_quota bigint
-) RETURNS TABLE (object_key text, id uuid, created_at timestamptz) LANGUAGE plpgsql AS $$
+) RETURNS TABLE (object_key text, id uuid, created_at timestamptz) LANGUAGE plpgsql SET lock_timeout = '100ms' AS $$
 #variable_conflict use_column
 DECLARE
     many   CONSTANT integer := cardinality(p_keys);

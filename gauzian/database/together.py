@@ -1,4 +1,4 @@
-"""Rows of chunks, written together: who comes while statements are under way waits for the next, which takes all.
+"""Rows of chunks, written together: who comes while a statement is under way waits for the next, which takes all.
 
 A small chunk costs as much for its row as for its bytes, and a commit serves many rows as well as one. Nobody waits who
 finds the database idle. Rows that cannot go together (a retry, a quota that is full, an upload that is being closed) go
@@ -19,8 +19,6 @@ from gauzian.errors import ApiError, DatabaseBusy, DatabaseDown, OutcomeUnknown
 
 log = logging.getLogger(__name__)
 
-# One is being answered while the other is being made; more of them would only carry fewer rows each.
-_MOST_STATEMENTS = 2
 # Bounds what a failure throws back on single statements.
 _MOST_ROWS = 64
 
@@ -33,7 +31,7 @@ class ChunkRows:
     def __init__(self, database: Database, *, quota_bytes: int | None) -> None:
         self._database = database
         self._quota_bytes = quota_bytes
-        self._under_way = 0
+        self._under_way = False  # one statement and no more: two would carry half as many rows each
         self._waiting: deque[tuple[NewChunk, _Outcome]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -41,8 +39,8 @@ class ChunkRows:
         """Raises what chunks.put_chunk raises, and what the database does. A row whose caller was cancelled before its
         statement left is not written.
         """
-        if self._under_way < _MOST_STATEMENTS:
-            self._under_way += 1
+        if not self._under_way:
+            self._under_way = True
             try:
                 stored = (await self._put_new([row])).get(row.object_key)
             finally:
@@ -54,9 +52,9 @@ class ChunkRows:
         return stored or await self._put_alone(row)
 
     def _next(self) -> None:
-        """A statement has ended: those who waited for it are written in a task of their own."""
+        """The statement has ended: those who waited for it are written in a task of their own."""
         if not self._waiting:
-            self._under_way -= 1
+            self._under_way = False
             return
         task = asyncio.create_task(self._put_waiting())
         self._tasks.add(task)
@@ -67,7 +65,7 @@ class ChunkRows:
             while group := self._take():
                 await self._put_group(group)
         finally:
-            self._under_way -= 1
+            self._under_way = False
 
     def _take(self) -> list[tuple[NewChunk, _Outcome]]:
         group: list[tuple[NewChunk, _Outcome]] = []

@@ -49,17 +49,17 @@ class Statements:
 
 
 @asynccontextmanager
-async def two_under_way(
+async def one_under_way(
     database: Database, user: UUID, statements: Statements, *, quota: int | None = None
 ) -> AsyncIterator[ChunkRows]:
-    """Whoever comes now waits; at the end of the block the two statements under way are let go."""
+    """Whoever comes now waits; at the end of the block the statement under way is let go."""
     rows = ChunkRows(database, quota_bytes=quota)
     file_id = await add_file(database, user)
-    first = [asyncio.create_task(rows.put(new_chunk(user, file_id, index))) for index in (0, 1)]
-    await statements.begun(2)
+    first = asyncio.create_task(rows.put(new_chunk(user, file_id, 0)))
+    await statements.begun(1)
     yield rows
     statements.go.set()
-    assert all(stored.loser is None for stored in await asyncio.gather(*first))
+    assert (await first).loser is None
 
 
 async def begin(rows: ChunkRows, new: Iterable[NewChunk]) -> list[asyncio.Task[StoredChunk]]:
@@ -81,15 +81,15 @@ async def test_who_waits_goes_with_the_next_statement_whatever_user_and_file(
         files = [(user, await add_file(database, user)), (other, await add_file(database, other))]
         new = [new_chunk(who, file_id, index, b"abc") for index in (1, 0) for who, file_id in files]
         statements = Statements(monkeypatch)
-        async with two_under_way(database, user, statements) as rows:
+        async with one_under_way(database, user, statements) as rows:
             tasks = await begin(rows, new)
         stored = await ends(tasks)
-        assert statements.sizes == [1, 1, 4]
+        assert statements.sizes == [1, 4]
         assert [(one.object_key, one.loser) for one in stored if isinstance(one, StoredChunk)] == [
             (row.object_key, None) for row in new
         ]
-        assert (await used(database, user), await used(database, other)) == (6 + 2, 6)
-        assert await sum_of_rows(database) == (6, 14)
+        assert (await used(database, user), await used(database, other)) == (6 + 1, 6)
+        assert await sum_of_rows(database) == (5, 13)
 
 
 async def test_one_that_cannot_be_fails_by_itself_and_its_neighbours_are_written(
@@ -101,7 +101,7 @@ async def test_one_that_cannot_be_fails_by_itself_and_its_neighbours_are_written
         await abort(database, closed)
         kept = await put(database, file_id, 5, b"abc")
         statements = Statements(monkeypatch)
-        async with two_under_way(database, user, statements, quota=100) as rows:
+        async with one_under_way(database, user, statements, quota=100) as rows:
             tasks = await begin(
                 rows,
                 [
@@ -117,7 +117,7 @@ async def test_one_that_cannot_be_fails_by_itself_and_its_neighbours_are_written
                 ],
             )
         good, was_closed, signed_out, strange, full, again, replacing, impossible, last = await ends(tasks)
-        assert statements.sizes == [1, 1, 9]
+        assert statements.sizes == [1, 9]
         assert isinstance(good, StoredChunk)
         assert isinstance(last, StoredChunk)
         assert isinstance(was_closed, UploadClosed)
@@ -129,7 +129,7 @@ async def test_one_that_cannot_be_fails_by_itself_and_its_neighbours_are_written
         assert isinstance(replacing, StoredChunk)
         assert replacing.loser == kept.object_key
         assert isinstance(impossible, Exception)
-        assert (await used(database, user), await used(database, other)) == (2 + 1 + 4, 1)
+        assert (await used(database, user), await used(database, other)) == (1 + 1 + 4, 1)
 
 
 async def test_the_same_index_twice_among_those_who_wait_leaves_one_row(
@@ -138,12 +138,12 @@ async def test_the_same_index_twice_among_those_who_wait_leaves_one_row(
     async with opened(database_url) as (database, user):
         file_id = await add_file(database, user)
         statements = Statements(monkeypatch)
-        async with two_under_way(database, user, statements) as rows:
+        async with one_under_way(database, user, statements) as rows:
             tasks = await begin(rows, [new_chunk(user, file_id, 0, b"abc") for _ in range(3)])
         stored = [one for one in await ends(tasks) if isinstance(one, StoredChunk)]
         assert len({one.object_key for one in stored}) == 1
         assert len([one for one in stored if one.loser is not None]) == 2
-        assert await used(database, user) == 2 + 3
+        assert await used(database, user) == 1 + 3
 
 
 async def test_a_quota_that_two_together_would_break_takes_one(
@@ -152,11 +152,11 @@ async def test_a_quota_that_two_together_would_break_takes_one(
     async with opened(database_url) as (database, user):
         file_id = await add_file(database, user)
         statements = Statements(monkeypatch)
-        async with two_under_way(database, user, statements, quota=10) as rows:
+        async with one_under_way(database, user, statements, quota=10) as rows:
             tasks = await begin(rows, [new_chunk(user, file_id, index, bytes(6)) for index in (0, 1)])
         outcomes = await ends(tasks)
         assert sorted(type(one).__name__ for one in outcomes) == ["QuotaExceeded", "StoredChunk"]
-        assert await used(database, user) == 2 + 6
+        assert await used(database, user) == 1 + 6
 
 
 async def test_a_locked_upload_holds_up_no_other(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,6 +172,20 @@ async def test_a_locked_upload_holds_up_no_other(database_url: str, monkeypatch:
         assert all(isinstance(one, StoredChunk) for one in await ends(waiting))
 
 
+async def test_a_user_whose_space_is_locked_holds_up_no_other_for_long(database_url: str) -> None:
+    async with opened(database_url) as (database, user):
+        other = await add_user(database)
+        locked, free = await add_file(database, user), await add_file(database, other)
+        rows = ChunkRows(database, quota_bytes=None)
+        async with database.transaction() as conn:
+            await conn.execute("SELECT 1 FROM space WHERE user_id = %s FOR UPDATE", (user,))
+            waiting = await begin(rows, [new_chunk(user, locked, index) for index in range(4)])
+            with fail_after(10):
+                assert (await rows.put(new_chunk(other, free, 0))).loser is None
+            assert not any(task.done() for task in waiting)
+        assert all(isinstance(one, StoredChunk) for one in await ends(waiting))
+
+
 @pytest.mark.parametrize(
     ("failure", "told"),
     [(OutcomeUnknown(), OutcomeUnknown), (DatabaseBusy(), DatabaseBusy), (ValueError(), OutcomeUnknown)],
@@ -183,12 +197,12 @@ async def test_when_the_statement_fails_each_is_told_with_an_exception_of_its_ow
         file_id = await add_file(database, user)
         statements = Statements(monkeypatch)
         statements.failure = failure
-        async with two_under_way(database, user, statements) as rows:
+        async with one_under_way(database, user, statements) as rows:
             tasks = await begin(rows, [new_chunk(user, file_id, index) for index in range(3)])
         outcomes = await ends(tasks)
         assert [type(one) for one in outcomes] == [told] * 3
         assert len({id(one) for one in outcomes}) == 3
-        assert statements.sizes == [1, 1, 3]
+        assert statements.sizes == [1, 3]
         statements.failure = None
         assert isinstance((await ends(await begin(rows, [new_chunk(user, file_id, 3)])))[0], StoredChunk)
 
@@ -199,12 +213,12 @@ async def test_cancelled_while_it_waits_its_row_is_not_written_and_its_neighbour
     async with opened(database_url) as (database, user):
         file_id = await add_file(database, user)
         statements = Statements(monkeypatch)
-        async with two_under_way(database, user, statements) as rows:
+        async with one_under_way(database, user, statements) as rows:
             tasks = await begin(rows, [new_chunk(user, file_id, index) for index in range(3)])
             tasks[1].cancel()
         outcomes = await ends(tasks)
         assert isinstance(outcomes[1], asyncio.CancelledError)
-        assert statements.sizes == [1, 1, 2]
+        assert statements.sizes == [1, 2]
         async with database.connection() as conn:
             assert await chunks.list_received(conn, file_id=file_id, most=10) == [(0, 0), (2, 2)]
 
