@@ -84,8 +84,11 @@ def standing_by_owner(user_id: UUID, owner_id: UUID | None) -> Standing:
 def require(act: Act, standing: Standing, thing: Thing) -> None:
     """Raises FileNotThere or FolderNotThere, NotYours, InTrash, NotInTrash."""
     refused = refusal(act, standing, thing)
-    if refused is not None:
-        raise refused
+    try:
+        if refused is not None:
+            raise refused
+    finally:
+        del refused  # it knows this frame: a circle, and with it the connection of who is refused
 
 
 def refusal(act: Act, standing: Standing, thing: Thing) -> ApiError | None:

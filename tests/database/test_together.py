@@ -99,7 +99,7 @@ async def test_one_that_cannot_be_fails_by_itself_and_its_neighbours_are_written
         other = await add_user(database)
         file_id, closed, small = [await add_file(database, owner) for owner in (user, user, other)]
         await abort(database, closed)
-        kept = await put(database, file_id, 5, b"abc")
+        kept, older = [await put(database, file_id, index, b"abc") for index in (5, 7)]
         statements = Statements(monkeypatch)
         async with one_under_way(database, user, statements, quota=100) as rows:
             tasks = await begin(
@@ -111,7 +111,7 @@ async def test_one_that_cannot_be_fails_by_itself_and_its_neighbours_are_written
                     new_chunk(other, file_id, 2),
                     new_chunk(other, small, 0, bytes(101)),
                     new_chunk(user, file_id, 5, b"abc"),
-                    new_chunk(user, file_id, 5, b"abcd"),
+                    new_chunk(user, file_id, 7, b"abcd"),
                     new_chunk(user, file_id, 6, iv="x\0y"),
                     new_chunk(other, small, 1),
                 ],
@@ -127,9 +127,9 @@ async def test_one_that_cannot_be_fails_by_itself_and_its_neighbours_are_written
         assert isinstance(again, StoredChunk)
         assert again.object_key == kept.object_key
         assert isinstance(replacing, StoredChunk)
-        assert replacing.loser == kept.object_key
+        assert replacing.loser == older.object_key
         assert isinstance(impossible, Exception)
-        assert (await used(database, user), await used(database, other)) == (1 + 1 + 4, 1)
+        assert (await used(database, user), await used(database, other)) == (1 + 1 + 3 + 4, 1)
 
 
 async def test_the_same_index_twice_among_those_who_wait_leaves_one_row(
