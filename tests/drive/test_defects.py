@@ -71,8 +71,10 @@ ELSEWHERE = {
            accounts/test_throttle.py::test_an_address_that_tries_many_accounts_waits_for_all_but_those_it_signed_in_to""",
     37: "accounts/test_routes.py::test_e_mails_are_the_same_in_any_case",
     38: """accounts/test_address.py::test_without_trusted_proxies_the_header_is_hearsay
+           accounts/test_registration.py::test_finalizing_counts_as_registering_does
            accounts/test_routes.py::test_registrations_from_one_address_are_limited_and_resume""",
-    39: "accounts/test_passwords.py::test_only_so_many_have_their_turn_and_the_loop_goes_on",
+    39: """accounts/test_passwords.py::test_only_so_many_have_their_turn_and_the_loop_goes_on
+           accounts/test_mail.py::test_a_server_that_says_nothing_costs_bounded_time_places_and_no_connection""",
     40: """web/test_house.py::test_each_failing_part_has_a_json_line
            e2e/test_outages.py::test_the_database_goes_and_comes_back
            e2e/test_outages.py::test_the_store_falls_silent_and_comes_back""",

@@ -15,8 +15,8 @@ from tests.service import Service, objects_of, running_service
 
 pytestmark = pytest.mark.anyio
 
-STEPS, LOOK_EVERY = 120, 30
-SEEDS = range(3)
+STEPS, LOOK_EVERY = 80, 8
+SEEDS = range(4)
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ async def move(lives: Lives, who: Person) -> Answer:
 
 
 async def throw_away(lives: Lives, who: Person) -> Answer:
-    kind = lives.chance.choice(["file", "folder"])
+    kind = lives.chance.choice(["file", "folder", "folder"])
     return await who.call("POST", f"/drive/delete_{kind}", json={f"{kind}_id": lives.some(kind, who)})
 
 
@@ -188,13 +188,13 @@ async def forget(lives: Lives, who: Person) -> None:
 
 ACTS: list[Callable[[Lives, Person], Awaitable[Answer | None]]] = [
     *[make_folder] * 4,
-    *[make_file] * 4,
+    *[make_file] * 6,
     *[share_folder] * 3,
     *[share_file] * 1,
     *[answer_invitation] * 4,
     *[revoke] * 2,
     *[move] * 5,
-    *[throw_away] * 3,
+    *[throw_away] * 5,
     *[restore] * 2,
     *[delete_for_good] * 1,
     open_old_page,
