@@ -32,11 +32,6 @@ SECRETS = {
     "S3_SECRET_KEY": "secret-key-2",
     "GRAFANA_PASSWORD": "password-3",
 }
-    "POSTGRES_PASSWORD": "password-0",
-    "S3_ACCESS_KEY": "access-key-1",
-    "S3_SECRET_KEY": "secret-key-2",
-    "GRAFANA_PASSWORD": "password-3",
-}
 COMPOSE = read_compose(SECRETS)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 IMAGE = parse((ROOT / "Containerfile").read_text())[-1]
