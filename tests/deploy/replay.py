@@ -113,7 +113,7 @@ def build(stages: list[Stage], scratch: Path, context: Path) -> Image:
                 directory.mkdir(parents=True, exist_ok=True)
             elif step.name == "COPY":
                 _copy(step.words, directory, root, roots.get(step.flags.get("from", "")), context)
-            elif step.name == "RUN" and step.rest.startswith("useradd"):
+            elif step.name == "RUN" and step.rest.startswith("groupadd"):
                 left_out.append(step.rest)
             elif step.name == "RUN":
                 line = _OWN.sub(f"{root}/", step.rest)

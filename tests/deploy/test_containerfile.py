@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,6 +83,23 @@ def test_it_runs_as_a_number_that_is_not_root_and_owns_nothing_but_the_data() ->
     assert all("chown" not in step.flags for step in FINAL.all("COPY"))
 
 
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("useradd"), reason="accounts are made by root, with useradd")
+def test_its_account_is_made_with_the_name_and_the_numbers_that_are_used(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    for name in ("passwd", "group", "shadow", "gshadow"):
+        (tmp_path / "etc" / name).write_text("root:x:0:0::/root:/bin/sh\n" if name == "passwd" else "")
+    for command in FINAL.all("RUN")[0].rest.split(" && ")[:2]:
+        program, rest = command.split(None, 1)
+        words = [program, "--prefix", str(tmp_path), *rest.split()]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stderr
+    uid, gid = FINAL.last("USER").rest.split(":")
+    home = FINAL.last("VOLUME").rest
+    account = (tmp_path / "etc/passwd").read_text().splitlines()[-1]
+    assert account == f"gauzian:x:{uid}:{gid}::{home}:/usr/sbin/nologin"
+    assert (tmp_path / "etc/group").read_text() == f"gauzian:x:{gid}:\n"
+
+
 def test_signals_reach_the_program_and_its_settings_exist() -> None:
     for name in ("ENTRYPOINT", "CMD"):
         assert FINAL.last(name).exec_form
@@ -111,7 +129,7 @@ def test_what_is_copied_is_not_ignored_and_everything_else_is() -> None:
 
 
 def test_the_final_stage_holds_the_program_and_nothing_to_build_or_install_with(image: Image) -> None:
-    assert [step.split()[0] for step in image.left_out] == ["useradd"], "every other step was done for real"
+    assert [step.split()[0] for step in image.left_out] == ["groupadd"], "every other step was done for real"
     assert [step.flags.get("from") for step in FINAL.all("COPY")] == [STAGES[0].name]
     assert "pip*" in image.left_out[0]
     found = image.run(["/opt/gauzian/.venv/bin/python", "-c", "import pip"])
