@@ -13,10 +13,11 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import psycopg
 from anyio.from_thread import start_blocking_portal
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from gauzian.database.embedded import embedded_postgres
 from gauzian.database.migrate import migrate
@@ -89,6 +90,12 @@ class Postgres:
     def _execute(self, statement: str) -> None:
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(statement)
+
+
+def url_of(conninfo: str) -> str:
+    """The same as DATABASE_URL wants it: for a server that is a process of its own."""
+    words = conninfo_to_dict(conninfo)
+    return f"postgresql://{words['user']}@/{words['dbname']}?host={quote(str(words['host']), safe='')}"
 
 
 _END_OTHERS = """
