@@ -257,6 +257,10 @@ class DatabaseBusy(ApiError):
     status, code, text, retry_after = 503, "database_busy", "The database has no free connection, please retry", 2
 
 
+class Collided(DatabaseBusy):
+    """Two transactions waited for each other, and the database took this one back, whole: it may be tried again."""
+
+
 class DownloadsBusy(ApiError):
     status, code, text, retry_after = 503, "downloads_busy", "Server busy, please retry", 2
 

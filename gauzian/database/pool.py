@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import psycopg
@@ -25,6 +25,7 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRe
 
 from gauzian.database.failures import as_ours, cannot_borrow, cannot_connect
 from gauzian.database.line import Line, conninfo_of
+from gauzian.errors import Collided
 from gauzian.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,10 @@ log = logging.getLogger(__name__)
 logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
 Connection = psycopg.AsyncConnection[TupleRow]
+Result = TypeVar("Result")
+
+# Of two that meet one goes on; of three one may lose twice. Each time costs PostgreSQL's deadlock_timeout, a second.
+TRIES = 4
 
 # Requests that may wait, per connection: at 1 ms a statement the last one waits 50 ms; beyond that the database is the
 # bottleneck and a queue only hides it.
@@ -115,6 +120,21 @@ class Database:
         """
         async with Borrowed(self, most_seconds, "transaction") as connection, connection.transaction():
             yield connection
+
+    async def settled(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
+        """`work` in a transaction, and again if it met another one head-on: clients do not try such requests again.
+
+        For transactions that lock many rows in an order of their own. `work` runs up to TRIES times.
+        """
+        for tries_left in reversed(range(TRIES)):
+            try:
+                async with self.transaction() as connection:
+                    return await work(connection)
+            except Collided:
+                if not tries_left:
+                    raise
+                log.info("two transactions waited for each other: once more")
+        raise AssertionError("the last try returns or raises")
 
     @asynccontextmanager
     async def advisory_lock(self, key: int) -> AsyncIterator[bool]:

@@ -57,7 +57,8 @@ class Sharing:
         caller = await self._identity.require(request.scope)
         given = await fields.json_object(request.scope, request.receive, most_bytes=MOST_BATCH_JSON)
         top = naming.given_id(given, "folder")
-        async with self._database.transaction() as conn:
+
+        async def work(conn: Connection) -> None:
             await require_stand(conn, Act.SHARE, "folder", user_id=caller.user_id, id=top)
             contact = await _contact(conn, given, caller.user_id)
             folders, files = given_keys(given, "folder"), given_keys(given, "file")
@@ -70,6 +71,8 @@ class Sharing:
             await shares.place_like(conn, "folder", ids=below, user_id=contact, like=caller.user_id)
             fresh = await shares.grant_many(conn, "file", user_id=contact, keys=own_files, level=level)
             await shares.place_like(conn, "file", ids=sorted(fresh), user_id=contact, like=caller.user_id)
+
+        await self._database.settled(work)
         return JSONResponse("Folder shared")
 
     async def accept_file(self, request: Request) -> Response:
@@ -87,7 +90,8 @@ class Sharing:
     async def _answer(self, request: Request, thing: Thing, act: Act) -> Response:
         caller = await self._identity.require(request.scope)
         id = fields.path_uuid(request.scope, f"{thing}_id")
-        async with self._database.transaction() as conn:
+
+        async def work(conn: Connection) -> None:
             await require_stand(conn, act, thing, user_id=caller.user_id, id=id, lock="SHARE")
             if act is Act.ACCEPT and thing == "file":
                 await invitations.accept_file(conn, user_id=caller.user_id, file_id=id)
@@ -97,6 +101,8 @@ class Sharing:
                 await invitations.leave_file(conn, user_id=caller.user_id, file_id=id)
             else:
                 await invitations.leave_folder(conn, user_id=caller.user_id, folder_id=id)
+
+        await self._database.settled(work)
         return JSONResponse(f"{thing.capitalize()} {act}ed")
 
     async def propagate_file(self, request: Request) -> Response:
@@ -110,11 +116,14 @@ class Sharing:
         caller = await self._identity.require(request.scope)
         given = await fields.json_object(request.scope, request.receive, most_bytes=MOST_BATCH_JSON)
         id = naming.given_id(given, thing)
-        async with self._database.transaction() as conn:
+
+        async def work(conn: Connection) -> None:
             stand = await require_stand(conn, Act.SHARE, thing, user_id=caller.user_id, id=id, lock="SHARE")
             grants = [one for one in given_user_keys(given) if one.user_id != caller.user_id]
             await _require_users(conn, [one.user_id for one in grants])
             await _grant_where_it_lies(conn, thing, stand, grants)
+
+        await self._database.settled(work)
         return JSONResponse("Access propagated")
 
     async def revoke(self, request: Request) -> Response:
@@ -138,7 +147,7 @@ class Sharing:
         return await self._revoke(thing, id, fields.path_uuid(request.scope, "user_id"), caller.user_id)
 
     async def _revoke(self, thing: Thing, id: UUID, contact: UUID, user_id: UUID) -> Response:
-        async with self._database.transaction() as conn:
+        async def work(conn: Connection) -> None:
             await require_stand(conn, Act.SHARE, thing, user_id=user_id, id=id, lock="SHARE")
             if contact == user_id:
                 raise BadField("contact_id", "must be somebody else")
@@ -148,6 +157,8 @@ class Sharing:
                 had = await invitations.revoke_folder(conn, owner_id=user_id, folder_id=id, user_id=contact)
             if not had:
                 raise ShareNotThere
+
+        await self._database.settled(work)
         return JSONResponse("Access revoked")
 
     async def file_members(self, request: Request) -> Response:

@@ -57,9 +57,12 @@ class Trash:
         else:
             id = given_id(await fields.json_object(request.scope, request.receive), thing)
         remove = self._delete_file if thing == "file" else self._delete_folder
-        async with self._database.transaction() as conn:
+
+        async def work(conn: Connection) -> list[UUID]:
             await trash.lock_trash(conn, user_id=caller.user_id)
-            files = await remove(conn, caller.user_id, id, for_good=for_good)
+            return await remove(conn, caller.user_id, id, for_good=for_good)
+
+        files = await self._database.settled(work)
         await self._remove_objects(files)
         return JSONResponse(f"{thing.capitalize()} deleted")
 
@@ -89,26 +92,35 @@ class Trash:
     async def restore_file(self, request: Request) -> Response:
         caller = await self._identity.require(request.scope)
         file_id = given_id(await fields.json_object(request.scope, request.receive), "file")
-        async with self._database.transaction() as conn:
+
+        async def work(conn: Connection) -> None:
             await trash.lock_trash(conn, user_id=caller.user_id)
             await require_stand(conn, Act.RESTORE, "file", user_id=caller.user_id, id=file_id, lock="UPDATE")
             await trash.restore_file(conn, user_id=caller.user_id, file_id=file_id)
+
+        await self._database.settled(work)
         return JSONResponse("File restored")
 
     async def restore_folder(self, request: Request) -> Response:
         caller = await self._identity.require(request.scope)
         folder_id = given_id(await fields.json_object(request.scope, request.receive), "folder")
-        async with self._database.transaction() as conn:
+
+        async def work(conn: Connection) -> None:
             await trash.lock_trash(conn, user_id=caller.user_id)
             await require_stand(conn, Act.RESTORE, "folder", user_id=caller.user_id, id=folder_id, lock="UPDATE")
             await trash.restore_folder(conn, user_id=caller.user_id, folder_id=folder_id)
+
+        await self._database.settled(work)
         return JSONResponse("Folder restored")
 
     async def empty(self, request: Request) -> Response:
         caller = await self._identity.require(request.scope)
-        async with self._database.transaction() as conn:
+
+        async def work(conn: Connection) -> list[UUID]:
             await trash.lock_trash(conn, user_id=caller.user_id)
-            files = await trash.purge_all(conn, user_id=caller.user_id)
+            return await trash.purge_all(conn, user_id=caller.user_id)
+
+        files = await self._database.settled(work)
         await self._remove_objects(files)
         return JSONResponse("Trash emptied")
 

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from gauzian.access import Act, Thing
 from gauzian.accounts.identity import Identity
 from gauzian.database import tree
-from gauzian.database.pool import Database
+from gauzian.database.pool import Connection, Database
 from gauzian.database.shares import require_stand
 from gauzian.drive.naming import given_id, given_or_path_id
 from gauzian.errors import BadField, FolderCycle
@@ -89,20 +89,24 @@ class Tree:
         return await self._move_folder(id, _target(given), caller.user_id)
 
     async def _move_file(self, file_id: UUID, target: UUID | None, user_id: UUID) -> Response:
-        async with self._database.transaction() as conn:
+        async def work(conn: Connection) -> None:
             if target is not None:
                 await require_stand(conn, Act.ADD, "folder", user_id=user_id, id=target, lock="SHARE")
             stand = await require_stand(conn, Act.MOVE, "file", user_id=user_id, id=file_id, lock="SHARE")
             await tree.move_file(conn, user_id=user_id, file_id=file_id, old=stand.place, new=target)
+
+        await self._database.settled(work)
         return JSONResponse("File moved")
 
     async def _move_folder(self, folder_id: UUID, target: UUID | None, user_id: UUID) -> Response:
-        async with self._database.transaction() as conn:
+        async def work(conn: Connection) -> None:
             await require_stand(conn, Act.MOVE, "folder", user_id=user_id, id=folder_id, lock="SHARE")
             if target is not None:
                 await require_stand(conn, Act.ADD, "folder", user_id=user_id, id=target, lock="SHARE")
             if not await tree.move_folder(conn, user_id=user_id, folder_id=folder_id, parent_id=target):
                 raise FolderCycle
+
+        await self._database.settled(work)
         return JSONResponse("Folder moved")
 
 

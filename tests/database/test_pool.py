@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -14,8 +15,8 @@ import pytest
 
 from gauzian.database.embedded import embedded_postgres
 from gauzian.database.failures import as_ours
-from gauzian.database.pool import WAITING_PER_CONNECTION, Connection, Database, Statistics, open_database
-from gauzian.errors import DatabaseBusy, DatabaseDown, OutcomeUnknown
+from gauzian.database.pool import TRIES, WAITING_PER_CONNECTION, Connection, Database, Statistics, open_database
+from gauzian.errors import Collided, DatabaseBusy, DatabaseDown, OutcomeUnknown
 from gauzian.metrics import Metrics
 
 pytestmark = pytest.mark.anyio
@@ -490,3 +491,39 @@ async def test_the_database_goes_and_comes_back_and_the_pool_heals_by_itself(tmp
             assert "down" not in told
         await until(lambda: told[-1] == "down")
     assert database.statistics() == Statistics(size=0, idle=0, waiting=0)
+
+
+async def test_two_that_wait_for_each_other_are_both_done_in_the_end(database: Database) -> None:
+    """Each holds what the other wants; PostgreSQL takes one of them back, which is tried again."""
+    arrived, both = 0, asyncio.Event()
+    tries = Counter[int]()
+
+    async def take(first: int, second: int) -> int:
+        async def work(connection: Connection) -> int:
+            tries[first] += 1
+            await connection.execute("SELECT pg_advisory_xact_lock(%s)", [first])
+            nonlocal arrived
+            arrived += 1
+            if arrived == 2:
+                both.set()
+            await both.wait()
+            await connection.execute("SELECT pg_advisory_xact_lock(%s)", [second])
+            return first
+
+        return await database.settled(work)
+
+    assert await asyncio.gather(take(1, 2), take(2, 1)) == [1, 2]
+    assert sorted(tries.values()) == [1, 2]
+
+
+async def test_who_meets_others_again_and_again_is_told_so(database: Database) -> None:
+    tries = 0
+
+    async def work(connection: Connection) -> None:
+        nonlocal tries
+        tries += 1
+        raise Collided
+
+    with pytest.raises(DatabaseBusy):
+        await database.settled(work)
+    assert tries == TRIES
