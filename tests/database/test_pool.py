@@ -112,7 +112,7 @@ async def test_what_the_server_refuses_passes_through_and_the_connection_stays(d
         ("57P03", False, OutcomeUnknown),
         ("23505", True, OutcomeUnknown),
         ("57014", False, DatabaseBusy),
-        ("40P01", False, DatabaseBusy),
+        ("40P01", False, Collided),
         ("53100", False, DatabaseDown),
         ("25006", False, DatabaseDown),
         ("23505", False, psycopg.errors.UniqueViolation),
