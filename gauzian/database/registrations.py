@@ -66,12 +66,21 @@ async def begin(conn: Connection, *, email: str, salt: bytes, code_sha256: bytes
 
 async def withdraw(conn: Connection, *, email: str, code_sha256: bytes) -> None:
     """The code did not get out: it counts as never made, and the next one need not wait. Wrong codes stay counted."""
+    given = {"email": email, "sha256": code_sha256}
+    # Nothing to remember takes no room among those that are open: a mail server that is down would close the door.
+    await conn.execute(
+        """
+        DELETE FROM registrations
+        WHERE email = %(email)s AND code_sha256 = %(sha256)s AND wrong_codes = 0 AND token_sha256 IS NULL
+        """,
+        given,
+    )
     await conn.execute(
         """
         UPDATE registrations SET code_sha256 = NULL, salt = NULL, code_until = NULL, sent_at = '-infinity'
-        WHERE email = %s AND code_sha256 = %s
+        WHERE email = %(email)s AND code_sha256 = %(sha256)s
         """,
-        (email, code_sha256),
+        given,
     )
 
 
