@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,17 +10,14 @@ from uuid import UUID
 from gauzian.assembly.parts import migrated_database, open_parts
 from gauzian.database import people
 from gauzian.database.people import Person
-from gauzian.database.pool import Database, open_database
-from gauzian.errors import DatabaseBusy, StoreDown, UserNotThere
+from gauzian.database.pool import Connection, Database, open_database
+from gauzian.errors import StoreDown, UserNotThere
 from gauzian.settings import Settings
 from gauzian.stores.base import ObjectStore
 
-log = logging.getLogger(__name__)
-
 _PAGE = 500
 _BATCH = 500
-# A deletion that meets requests holding the same rows in another order is taken back by the database, whole.
-_TRIES = 5
+# For a transaction with millions of rows.
 _MOST_SECONDS = 6 * 3600.0
 
 
@@ -56,7 +52,7 @@ class People:
             await people.set_quota(conn, user_id=person.id, quota_bytes=quota_bytes)
         return await self.find(email)
 
-    async def set_active(self, email: str, is_active: bool) -> Person:
+    async def set_active(self, email: str, *, is_active: bool) -> Person:
         person = await self.find(email)
         async with self._database.transaction() as conn:
             await people.set_active(conn, user_id=person.id, is_active=is_active)
@@ -64,24 +60,20 @@ class People:
 
     async def delete(self, email: str) -> tuple[Person, bool]:
         """Rows first, in one transaction; then objects. False: not all of those could be removed, which leaves them to
-        the sweep. Raises StoreDown before anything has happened.
+        the sweep. Raises StoreDown before anything has happened; whatever fails later leaves a user who is switched off
+        and can be deleted once more.
         """
         assert self._store is not None  # noqa: S101 - opened_people has opened it
         await self._store.check()
         person = await self.find(email)
-        files = await self._forget(person.id)
-        return person, await self._remove_objects(self._store, files)
+        # Out first: requests of theirs lock the same rows in another order, and would go on coming.
+        await self.set_active(email, is_active=False)
 
-    async def _forget(self, user_id: UUID) -> Sequence[UUID]:
-        for tries_left in reversed(range(_TRIES)):
-            try:
-                async with self._database.transaction(most_seconds=_MOST_SECONDS) as conn:
-                    return await people.forget_person(conn, user_id=user_id)
-            except DatabaseBusy:
-                if not tries_left:
-                    raise
-                log.info("somebody was busy with the same rows: once more")
-        raise AssertionError("the last try returns or raises")
+        async def forget(conn: Connection) -> Sequence[UUID]:
+            return await people.forget_person(conn, user_id=person.id)
+
+        files = await self._database.settled(forget, most_seconds=_MOST_SECONDS)
+        return person, await self._remove_objects(self._store, files)
 
     async def _remove_objects(self, store: ObjectStore, files: Sequence[UUID]) -> bool:
         is_clean = True
@@ -128,7 +120,7 @@ async def manage(
         elif action == "quota":
             print(told(await them.set_quota(email, quota_bytes)))
         elif action in ("activate", "deactivate"):
-            print(told(await them.set_active(email, action == "activate")))
+            print(told(await them.set_active(email, is_active=action == "activate")))
         elif not is_meant:
             print(told(await them.find(email)))
             print("nothing was deleted: --yes deletes this user, all files and folders and their objects, for good")

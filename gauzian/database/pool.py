@@ -121,14 +121,16 @@ class Database:
         async with Borrowed(self, most_seconds, "transaction") as connection, connection.transaction():
             yield connection
 
-    async def settled(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
+    async def settled(
+        self, work: Callable[[Connection], Awaitable[Result]], *, most_seconds: float | None = None
+    ) -> Result:
         """`work` in a transaction, and again if it met another one head-on: clients do not try such requests again.
 
         For transactions that lock many rows in an order of their own. `work` runs up to TRIES times.
         """
         for tries_left in reversed(range(TRIES)):
             try:
-                async with self.transaction() as connection:
+                async with self.transaction(most_seconds=most_seconds) as connection:
                     return await work(connection)
             except Collided:
                 if not tries_left:
