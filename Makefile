@@ -14,8 +14,13 @@ run: install ## start the service on 127.0.0.1:8080, with everything it needs un
 
 install: $(VENV)/.installed ## what the service needs, into .venv
 
-test: install-dev ## all tests, against a real PostgreSQL and a real S3 server
-	$(BIN)/python -m pytest -q
+# These fill the machine, or judge how long something takes: nothing else runs beside them.
+ALONE := tests/k6 tests/soak tests/bench tests/server tests/e2e/test_limit.py tests/test_leaks.py \
+	tests/database/test_pool.py tests/database/test_embedded.py
+
+test: install-dev ## all tests, against a real PostgreSQL and a real S3 server (about five minutes)
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile $(addprefix --ignore=,$(ALONE))
+	$(BIN)/python -m pytest -q $(ALONE)
 
 lint: install-dev ## format, lint and types
 	$(BIN)/ruff format --check .
