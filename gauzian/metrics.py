@@ -146,7 +146,10 @@ class Metrics:
             (self.errors, _one_by_one("client_gone", *_codes_below(ApiError))),
             (self.store_seconds, list(stores)),
             (self.database_seconds, list(product(("statement", "transaction"), ("ok", "error")))),
-            (self.sign_in_attempts, list(product(("login", "register"), ("success", "failed", "throttled")))),
+            (
+                self.sign_in_attempts,
+                list(product(("login", "register", "send_code", "verify_code"), ("success", "failed", "throttled"))),
+            ),
         ]
         for family, labels in known:
             for words in labels:

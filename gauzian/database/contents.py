@@ -15,6 +15,7 @@ Connection = AsyncConnection[Any]
 PAGE_FILES = 200
 PAGE_FOLDERS = 500
 PAGE_CHUNKS = 4000
+PAGE_BYTES = 1024 * 1024  # of files or folders, whose names may be long
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Listed:
 
     id: UUID
     text: str
+    is_last: bool  # no other can follow
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,14 @@ _FILES = """
       AND (%(folder_id)s::uuid IS NULL OR a.folder_id IN (SELECT folders_below(%(user_id)s, %(folder_id)s)))
     ORDER BY a.file_id LIMIT %(most)s
 """
+# One row is always there, however long; the last one of a page that is not full is the last of all.
+_PAGE = """
+    SELECT id, text, number = rows AND rows < %(most)s AS is_last FROM (
+        SELECT id, text, sum(octet_length(text)) OVER (ORDER BY id) - octet_length(text) AS before,
+               row_number() OVER (ORDER BY id) AS number, count(*) OVER () AS rows
+        FROM ({items}) AS items) AS counted
+    WHERE before < %(most_bytes)s ORDER BY id
+"""
 _START = UUID(int=0)
 
 
@@ -73,7 +83,7 @@ async def _list(
 ) -> list[Listed]:
     cursor = conn.cursor(row_factory=class_row(Listed))
     given = {"user_id": user_id, "folder_id": folder_id, "after": after or _START, "most": most}
-    await cursor.execute(query.encode(), given)
+    await cursor.execute(_PAGE.format(items=query).encode(), given | {"most_bytes": PAGE_BYTES})
     return await cursor.fetchall()
 
 

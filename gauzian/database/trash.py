@@ -22,8 +22,10 @@ _PURGE = """
     ), unseen AS (
         DELETE FROM file_access USING gone WHERE file_id = gone.id
     )
-    SELECT id FROM gone
+    SELECT id FROM gone LIMIT {most}
 """
+# Files that whoever purges is told of; the reaper finds the others.
+_MOST_TOLD = 1000
 
 
 async def lock_trash(conn: Connection, *, user_id: UUID) -> None:
@@ -53,7 +55,7 @@ async def restore_folder(conn: Connection, *, user_id: UUID, folder_id: UUID) ->
 
 
 async def purge_file(conn: Connection, *, file_id: UUID) -> list[UUID]:
-    return await _ids(conn, _PURGE.format(which="SELECT %s::uuid"), (file_id,))
+    return await _ids(conn, _PURGE.format(which="SELECT %s::uuid", most=_MOST_TOLD), (file_id,))
 
 
 async def purge_folder(conn: Connection, *, user_id: UUID, folder_id: UUID) -> list[UUID]:
@@ -76,7 +78,7 @@ async def purge_folder(conn: Connection, *, user_id: UUID, folder_id: UUID) -> l
         WHERE a.user_id = %(user_id)s AND a.folder_id = ANY (%(folders)s)
           AND f.owner_id = %(user_id)s AND f.trashed_at IS NOT NULL
     """
-    files = await _ids(conn, _PURGE.format(which=which), {"user_id": user_id, "folders": folders})
+    files = await _ids(conn, _PURGE.format(which=which, most=_MOST_TOLD), {"user_id": user_id, "folders": folders})
     await conn.execute("DELETE FROM folders WHERE id = ANY (%s) AND trashed_at IS NOT NULL", (folders,))
     return files
 
@@ -84,7 +86,7 @@ async def purge_folder(conn: Connection, *, user_id: UUID, folder_id: UUID) -> l
 async def purge_all(conn: Connection, *, user_id: UUID) -> list[UUID]:
     """All that `user_id` has in the trash."""
     which = "SELECT id FROM files WHERE owner_id = %(user_id)s AND trashed_at IS NOT NULL"
-    files = await _ids(conn, _PURGE.format(which=which), {"user_id": user_id})
+    files = await _ids(conn, _PURGE.format(which=which, most=_MOST_TOLD), {"user_id": user_id})
     await conn.execute("DELETE FROM folders WHERE owner_id = %s AND trashed_at IS NOT NULL", (user_id,))
     return files
 
@@ -92,7 +94,7 @@ async def purge_all(conn: Connection, *, user_id: UUID) -> list[UUID]:
 async def purge_expired(conn: Connection, *, ttl: timedelta, most: int) -> int:
     """Up to `most` files and as many folders that everybody's trash has held for `ttl`. Returns how many."""
     which = "SELECT id FROM files WHERE trashed_at < now() - %(ttl)s LIMIT %(most)s FOR UPDATE SKIP LOCKED"
-    files = await _ids(conn, _PURGE.format(which=which), {"ttl": ttl, "most": most})
+    files = await _ids(conn, _PURGE.format(which=which, most=most), {"ttl": ttl, "most": most})
     folders = await conn.execute(
         """
         DELETE FROM folders WHERE id IN (

@@ -21,6 +21,8 @@ Where = Literal["place", "trash", "invitations", "all"]
 # A folder of a thousand files is one page; so is what a client has put into names as long as they may be.
 PAGE_ROWS = 1500
 PAGE_BYTES = 2 * 1024 * 1024
+# The path to a folder is one piece. Beyond this, a thousand ordinary folders deep, it begins further down.
+PATH_BYTES = 1024 * 1024
 
 # What JavaScript's numbers can hold: clients calculate with the limit.
 UNLIMITED = 2**53 - 1
@@ -62,7 +64,9 @@ _HEAD = """
            CASE WHEN here.is_there THEN coalesce((
                SELECT json_agg(json_build_object('folder_id', folder_id, 'path_index', distance, 'encrypted_metadata',
                                encrypted_metadata, 'encrypted_folder_key', encrypted_folder_key) ORDER BY distance DESC)
-               FROM path), '[]') ELSE '[]' END::text AS full_path,
+               FROM (SELECT *, sum(octet_length(encrypted_metadata) + octet_length(encrypted_folder_key))
+                               OVER (ORDER BY distance) AS bytes FROM path) AS counted
+               WHERE bytes < %(most_path_bytes)s), '[]') ELSE '[]' END::text AS full_path,
            json_build_object(
                'used_space', coalesce((SELECT used_bytes FROM space WHERE user_id = c.id), 0),
                'file_count', (SELECT count(*) FROM files
@@ -94,6 +98,7 @@ async def find_head(
             "quota_bytes": quota_bytes,
             "unlimited": UNLIMITED,
             "with_trash": with_trash,
+            "most_path_bytes": PATH_BYTES,
         },
     )
     return await cursor.fetchone()

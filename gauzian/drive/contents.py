@@ -68,7 +68,7 @@ class SendContents:
             if folders:
                 yield (separator + ",".join(folder.text for folder in folders)).encode()
                 separator, after = ",", folders[-1].id
-            if len(folders) < contents.PAGE_FOLDERS:
+            if not folders or folders[-1].is_last:
                 break
         after = None
         while True:
@@ -77,7 +77,7 @@ class SendContents:
             async for piece in self._with_chunks(files):
                 yield (separator + piece).encode()
                 separator = ""
-            if len(files) < contents.PAGE_FILES:
+            if not files or files[-1].is_last:
                 break
             after, separator = files[-1].id, ","
         yield b" "

@@ -195,8 +195,8 @@ class SendFolderView(SendView):
 class SendWholeView(SendFolderView):
     """`GET /drive/get_all_drive_info/{parent_id}`: the same with who is asking, for clients of the first generation.
 
-    They know no invitations and ask for this when their page is opened: what is pending is accepted here, for them
-    nothing that is shared would ever appear.
+    They know no invitations and ask for this when their page is opened: what is pending is accepted here, or
+    nothing that is shared would ever appear to them.
     """
 
     with_user = True
@@ -206,8 +206,7 @@ class SendWholeView(SendFolderView):
         async with self._database.connection() as conn:
             if not await invitations.has_invitations(conn, user_id=head.user_id):
                 return head
-        async with self._database.transaction() as conn:
-            await invitations.accept_all(conn, user_id=head.user_id)
+        await self._database.settled(lambda conn: invitations.accept_all(conn, user_id=head.user_id))
         return await self._find_head(token, asked)
 
 

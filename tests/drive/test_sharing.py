@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
@@ -264,3 +265,19 @@ async def test_revoking_a_folder_takes_nothing_that_its_owner_has_shared_elsewhe
     await ann.post(f"/drive/move_{kind}", **{f"{kind}_id": thing, "new_parent_folder_id": folder})
     await ann.post("/drive/revoke-access", item_type="folder", item_id=folder, contact_id=bob.id)
     assert await bob.sees() == {thing}
+
+
+async def test_large_shares_take_turns_and_none_is_larger_than_we_have_memory_for(
+    place: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, bob = place.ann, place.bob
+    folder = await ann.folder()
+    given = {"folder_id": folder, "contact_id": bob.id, "padding": "x" * 200_000}  # more than other commands may be
+    await ann.ok("POST", "/drive/share_folder_batch", json=given)
+    too_large = given | {"padding": "x" * (4 * 1024 * 1024)}
+    assert await ann.refused("POST", "/drive/share_folder_batch", json=too_large) == (413, "body_too_large")
+    await asyncio.gather(*(ann.ok("POST", "/drive/share_folder_batch", json=given) for _ in range(6)))
+    with monkeypatch.context() as patch:
+        patch.setattr("gauzian.drive.sharing._MOST_WAIT_SECONDS", 0.0)
+        assert await ann.refused("POST", "/drive/share_folder_batch", json=given) == (503, "lists_busy")
+    await ann.ok("POST", "/drive/share_folder_batch", json=given)

@@ -228,12 +228,24 @@ async def test_long_lists_come_page_by_page_and_complete(place: Town, monkeypatc
     for most in (1, 2, 3, 100):
         monkeypatch.setattr("gauzian.database.contents.PAGE_FILES", most)
         monkeypatch.setattr("gauzian.database.contents.PAGE_FOLDERS", most)
-        for most_chunks in (1, 2, 100):
+        for most_chunks, page_bytes in ((1, 10**6), (2, 10**6), (100, 10**6), (100, 1), (2, 900)):
             monkeypatch.setattr("gauzian.database.contents.PAGE_CHUNKS", most_chunks)
+            monkeypatch.setattr("gauzian.database.contents.PAGE_BYTES", page_bytes)
             contents = (await ann.ok("GET", f"/drive/folder_contents/{top}"))["contents"]
             assert len(contents) == 13
             assert {item.get("file_id") or item["folder_id"] for item in contents} == folders | files
             assert sorted(len(item["chunks"]) for item in contents if item["type"] == "file") == [0, 1, 1, 1, 1, 1]
+
+
+async def test_a_path_of_more_names_than_fit_begins_further_down(place: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    ann = place.ann
+    folders = [await ann.folder(name="n" * 100)]
+    for _ in range(5):
+        folders.append(await ann.folder(folders[-1], name="n" * 100))
+    monkeypatch.setattr("gauzian.database.views.PATH_BYTES", 3 * 220)
+    path = (await ann.view(folders[-1]))["full_path"]
+    assert [crumb["folder_id"] for crumb in path] == folders[-3:]
+    assert await ann.sees(folders[-2]) == {folders[-1]}
 
 
 @pytest.mark.parametrize("folder", ["corbeille", "shared_with_me", "17", "not-a-uuid"])
