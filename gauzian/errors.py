@@ -195,6 +195,10 @@ class InTrash(ApiError):
     status, code, text = 409, "in_trash", "It is in the trash"
 
 
+class TooManyMembers(ApiError):
+    status, code, text = 409, "too_many_members", "It is shared with as many users as can be"
+
+
 class Overtaken(ApiError):
     """Two requests at once: the other one removed a folder, a file or a user that this one was about to use."""
 

@@ -11,6 +11,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row, scalar_row
 
 from gauzian.access import Act, Standing, Thing, require, standing_of
+from gauzian.errors import TooManyMembers
 
 Connection = AsyncConnection[Any]
 Level = Literal["editor", "viewer"]
@@ -51,6 +52,9 @@ class Grant:
     encrypted_key: str
     access_level: Level
 
+
+# Users who see one thing. Their names and keys are one answer, some 250 KB; and clients wrap a key for each.
+MOST_MEMBERS = 256
 
 # The names of the two pairs of tables; the rest of the statements is the same.
 _NAMES: Mapping[Thing, Mapping[str, str]] = {
@@ -117,6 +121,19 @@ async def require_stand(
     require(act, Standing.ABSENT if stand is None else stand.standing, thing)
     assert stand is not None  # noqa: S101 - nobody may do anything with what is absent
     return stand
+
+
+async def require_few_members(conn: Connection, thing: Thing, *, ids: Sequence[UUID]) -> None:
+    """Raises TooManyMembers: the caller's transaction is taken back."""
+    cursor = await conn.execute(
+        _sql(
+            thing,
+            "SELECT 1 FROM {access} WHERE {id} = ANY (%s) GROUP BY {id} HAVING count(*) > %s LIMIT 1",
+        ),
+        (list(ids), MOST_MEMBERS),
+    )
+    if await cursor.fetchone() is not None:
+        raise TooManyMembers
 
 
 async def list_members(conn: Connection, thing: Thing, *, id: UUID, but: UUID, invited_too: bool) -> list[Member]:

@@ -16,7 +16,7 @@ from gauzian.database import contents
 from gauzian.database.contents import Listed, ListedChunk
 from gauzian.database.pool import Database
 from gauzian.database.shares import require_stand
-from gauzian.drive.views import HEADERS, Turns
+from gauzian.drive.views import HEADERS, MOST_STALL_SECONDS, Turns
 from gauzian.errors import Receive, Scope, Send
 from gauzian.metrics import Metrics
 from gauzian.web import fields
@@ -33,7 +33,7 @@ class SendContents:
         self._database = database
         self._turns = turns
         self._count_slow = metrics.slow_clients.labels("list").inc
-        self._stall_seconds = stall_seconds
+        self._stall_seconds = min(stall_seconds, MOST_STALL_SECONDS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller = await self._identity.require(scope)
@@ -44,7 +44,7 @@ class SendContents:
         if scope["method"] == "HEAD":
             return await send_at_once(send, 200, HEADERS)
         async with (
-            self._turns.one(),
+            self._turns.one(caller.user_id),
             Outlet(receive, send, stall_seconds=self._stall_seconds, count_slow=self._count_slow) as outlet,
             aclosing(self._pieces(caller.user_id, folder_id)) as pieces,
         ):

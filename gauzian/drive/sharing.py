@@ -56,6 +56,7 @@ class Sharing:
             contact = await _contact(conn, given, caller.user_id)
             one = Grant(contact, naming.wrapped_key(given, thing), naming.level(given))
             await shares.grant(conn, thing, id=id, grants=[one])
+            await shares.require_few_members(conn, thing, ids=[id])
         return JSONResponse(f"{thing.capitalize()} shared")
 
     async def share_folder_batch(self, request: Request) -> Response:
@@ -84,6 +85,8 @@ class Sharing:
             await shares.place_like(conn, "folder", ids=below, user_id=contact, like=user_id)
             fresh = await shares.grant_many(conn, "file", user_id=contact, keys=own_files, level=level)
             await shares.place_like(conn, "file", ids=sorted(fresh), user_id=contact, like=user_id)
+            await shares.require_few_members(conn, "folder", ids=list(own_folders))
+            await shares.require_few_members(conn, "file", ids=list(own_files))
 
         await self._database.settled(work)
 
@@ -146,6 +149,7 @@ class Sharing:
             grants = [one for one in given_user_keys(given) if one.user_id != caller.user_id]
             await _require_users(conn, [one.user_id for one in grants])
             await _grant_where_it_lies(conn, thing, stand, grants)
+            await shares.require_few_members(conn, thing, ids=[id])
 
         await self._database.settled(work)
         return JSONResponse("Access propagated")

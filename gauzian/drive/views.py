@@ -10,7 +10,7 @@ back to the root on an empty path, and stays where it is for ever on an error.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -32,29 +32,37 @@ from gauzian.web.outlet import Headers, Outlet, send_at_once
 HEADERS: Headers = [(b"content-type", b"application/json"), (b"cache-control", b"private, no-store")]
 
 # A page and its bytes are some 5 MiB at most, for names as long as they may be, and 60 KiB for a folder of fifty files.
-MOST_LISTS = 12
+MOST_LISTS = 6
+MOST_LISTS_PER_USER = 2  # or one who does not read would keep everybody from listing
 _MOST_WAIT_SECONDS = 10.0
+# A list is small beside a file: who takes nothing of it for so long is gone.
+MOST_STALL_SECONDS = 60.0
 
 _TRASH = ("corbeille",)
 _INVITATIONS = ("shared_with_me", "shared-with-me")
 
 
 class Turns:
-    """At most MOST_LISTS answers of pages at once; ListsBusy for who has waited too long."""
+    """At most MOST_LISTS answers of pages at once, and a share of them per user; ListsBusy for who waited too long."""
 
     def __init__(self) -> None:
-        self._limiter = anyio.CapacityLimiter(MOST_LISTS)
+        self._all = anyio.CapacityLimiter(MOST_LISTS)
+        self._shares: dict[UUID, anyio.CapacityLimiter] = {}  # of those who list or wait to
 
     @asynccontextmanager
-    async def one(self) -> AsyncIterator[None]:
-        with anyio.move_on_after(_MOST_WAIT_SECONDS) as waiting:
-            await self._limiter.acquire()
-        if waiting.cancelled_caught:
-            raise ListsBusy
+    async def one(self, user_id: UUID) -> AsyncIterator[None]:
+        share = self._shares.setdefault(user_id, anyio.CapacityLimiter(MOST_LISTS_PER_USER))
         try:
-            yield
+            async with AsyncExitStack() as held:
+                with anyio.move_on_after(_MOST_WAIT_SECONDS) as waiting:
+                    await held.enter_async_context(share)
+                    await held.enter_async_context(self._all)
+                if waiting.cancelled_caught:
+                    raise ListsBusy
+                yield
         finally:
-            self._limiter.release()
+            if not share.borrowed_tokens and not share.statistics().tasks_waiting:
+                self._shares.pop(user_id, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +100,7 @@ class SendView:
         self._turns = turns
         self._count_slow = metrics.slow_clients.labels("list").inc
         self._quota_bytes = quota_bytes
-        self._stall_seconds = stall_seconds
+        self._stall_seconds = min(stall_seconds, MOST_STALL_SECONDS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         token = self._identity.require_token(scope)
@@ -102,23 +110,18 @@ class SendView:
         if scope["method"] == "HEAD":
             return await send_at_once(send, 200, HEADERS)
         async with (
-            self._turns.one(),
+            self._turns.one(head.user_id),
             Outlet(receive, send, stall_seconds=self._stall_seconds, count_slow=self._count_slow) as outlet,
             aclosing(self._pages(shape, asked, head)) as pages,
         ):
             # The first page before the first byte: what goes wrong by then is an error and not half an answer.
-            first, second = await anext(pages), await anext(pages, None)
-            if second is None:
-                first += shape.closing.encode()
-                await outlet.start(200, [*HEADERS, (b"content-length", str(len(first)).encode())])
-                await outlet.finish(first)
-                return None
-            await outlet.start(200, HEADERS)
-            await outlet.write(first)
-            await outlet.write(second)
-            async for piece in pages:
+            piece, is_last = await anext(pages)
+            length = [(b"content-length", str(len(piece)).encode())] if is_last else []
+            await outlet.start(200, HEADERS + length)
+            while not is_last:
                 await outlet.write(piece)
-            await outlet.finish(shape.closing.encode())
+                piece, is_last = await anext(pages)
+            await outlet.finish(piece)
         return None
 
     def asked(self, scope: Scope) -> Asked:
@@ -143,7 +146,8 @@ class SendView:
             raise InvalidToken
         return head
 
-    async def _pages(self, shape: Shape, asked: Asked, head: Head) -> AsyncGenerator[bytes, None]:
+    async def _pages(self, shape: Shape, asked: Asked, head: Head) -> AsyncGenerator[tuple[bytes, bool], None]:
+        """The answer in pieces of a page, and whether it is the last one."""
         text = shape.opening
         for name, kind in shape.lists:
             text += f'"{name}":[' if name else "["
@@ -156,10 +160,10 @@ class SendView:
                 after = page[-1] if page else after
                 del page  # not held while a slow client takes its time
                 if not is_last:
-                    yield text.encode()
+                    yield text.encode(), False
                     text = ""
             text += "]," if (name, kind) != shape.lists[-1] else "]"
-        yield text.encode()
+        yield (text + shape.closing).encode(), True
 
     async def _page(self, kind: Kind, asked: Asked, head: Head, after: Item | None) -> list[Item]:
         async with self._database.connection() as conn:

@@ -281,3 +281,27 @@ async def test_large_shares_take_turns_and_none_is_larger_than_we_have_memory_fo
         patch.setattr("gauzian.drive.sharing._MOST_WAIT_SECONDS", 0.0)
         assert await ann.refused("POST", "/drive/share_folder_batch", json=given) == (503, "lists_busy")
     await ann.ok("POST", "/drive/share_folder_batch", json=given)
+
+
+async def test_a_thing_is_shared_with_so_many_and_no_more(place: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    ann, bob, cat = place.ann, place.bob, place.cat
+    monkeypatch.setattr("gauzian.database.shares.MOST_MEMBERS", 2)  # its owner is one
+    file, folder = await ann.file(), await ann.folder()
+    await ann.share_file(file, bob)
+    await ann.share_folder(folder, bob)
+    share = {"contact_id": cat.id, "encrypted_item_key": "k"}
+    batch = {
+        "folder_id": folder,
+        "contact_id": cat.id,
+        "folder_keys": [{"folder_id": folder, "encrypted_folder_key": "k"}],
+    }
+    keys = {"file_id": file, "user_keys": [{"user_id": cat.id, "encrypted_key": "k", "access_level": "viewer"}]}
+    for path, given in (
+        (f"/drive/files/{file}/share", share),
+        (f"/drive/folders/{folder}/share", share),
+        ("/drive/share_folder_batch", batch),
+        ("/drive/propagate_file_access", keys),
+    ):
+        assert await ann.refused("POST", path, json=given) == (409, "too_many_members"), path
+    assert await cat.sees("shared_with_me") == set()
+    await ann.share_file(file, bob, "editor", accept=False)  # who has it already may be given another level
