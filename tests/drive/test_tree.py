@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
+from gauzian.database import contents
 from tests.drive.people import Town, town
 
 pytestmark = pytest.mark.anyio
@@ -235,6 +236,21 @@ async def test_long_lists_come_page_by_page_and_complete(place: Town, monkeypatc
             assert len(contents) == 13
             assert {item.get("file_id") or item["folder_id"] for item in contents} == folders | files
             assert sorted(len(item["chunks"]) for item in contents if item["type"] == "file") == [0, 1, 1, 1, 1, 1]
+
+
+async def test_a_page_of_contents_holds_so_many_bytes_and_at_least_one_item(
+    place: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = place.ann
+    top = UUID(await ann.folder())
+    for _ in range(3):
+        await ann.file(str(top), name="n" * 1000)
+    for most, expected in ((1, 1), (2000, 2), (10**6, 3)):
+        monkeypatch.setattr("gauzian.database.contents.PAGE_BYTES", most)
+        async with place.service.parts.database.connection() as conn:
+            page = await contents.list_files(conn, user_id=UUID(ann.id), folder_id=top, after=None)
+        assert len(page) == expected
+        assert page[-1].is_last is (expected == 3)
 
 
 async def test_a_path_of_more_names_than_fit_begins_further_down(place: Town, monkeypatch: pytest.MonkeyPatch) -> None:
