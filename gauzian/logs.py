@@ -31,6 +31,11 @@ _BATCH = 500  # lines per write
 
 _PLAIN = re.compile(r"[!#-<>-~]+")  # printable ASCII without space, quote and equals sign
 
+# Who called, from which thread, process and task: looked up for every line, and no line of ours tells it. The standard
+# library's "Logging HOWTO" says under "Optimization" how to leave it out.
+logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+logging._srcfile = None
+
 _KNOWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "request_id"}
 
 

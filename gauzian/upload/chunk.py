@@ -12,12 +12,9 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
-
-import anyio
 
 from gauzian.access import Act, require, standing_by_owner
 from gauzian.accounts.identity import Identity
@@ -38,6 +35,7 @@ from gauzian.errors import (
 )
 from gauzian.metrics import Metrics
 from gauzian.stores.base import ObjectStore, StoredObject
+from gauzian.stores.threads import outlast
 from gauzian.upload.admissions import Admissions
 from gauzian.upload.formats import IncomingChunk
 from gauzian.upload.gate import Place, UploadGate
@@ -116,7 +114,7 @@ class ReceiveChunk:
             key = f"{incoming.file_id}.{secrets.token_hex(16)}"
             stored = await self._store.put(key, incoming.pieces, size=incoming.size, sha256=incoming.sha256)
             self._metrics.bytes_in.inc(stored.size)
-            row = await _to_its_end(self._write_row(incoming, key, stored, token))
+            row = await self._write_row(incoming, key, stored, token)
         return _answer(row, incoming.index, stored)
 
     async def _identify(self, scope: Scope, token: bytes, place: Place) -> chunks.Target | UUID:
@@ -172,46 +170,48 @@ class ReceiveChunk:
     async def _write_row(
         self, incoming: IncomingChunk, key: str, stored: StoredObject, token: bytes
     ) -> chunks.StoredChunk:
-        try:
-            row = await self._rows.put(
-                NewChunk(
-                    token_sha256=token,
-                    file_id=incoming.file_id,
-                    index=incoming.index,
-                    object_key=key,
-                    size=stored.size,
-                    sha256=stored.sha256,
-                    xxh3=stored.xxh3,
-                    iv=incoming.iv,
-                )
+        """In any case to its end, whoever is cancelled meanwhile: a statement broken off leaves us not knowing whether
+        it was committed."""
+        outcome = self._rows.put(
+            NewChunk(
+                token_sha256=token,
+                file_id=incoming.file_id,
+                index=incoming.index,
+                object_key=key,
+                size=stored.size,
+                sha256=stored.sha256,
+                xxh3=stored.xxh3,
+                iv=incoming.iv,
             )
-        except OutcomeUnknown:
-            raise  # perhaps committed: if not, the sweep finds the object
-        except Exception:
-            self._admissions.forget(token, incoming.file_id)
-            await self._store.delete_quietly([key])
+        )
+        try:
+            row = await asyncio.shield(outcome)
+        except BaseException:
+            await outlast(self._tidy_up(outcome, token, incoming.file_id, key), seconds=_LAST_STEPS_SECONDS)
             raise
-        if row.loser is not None:
-            await self._store.delete_quietly([row.loser])
-        return row
+        else:
+            if row.loser is not None:
+                await outlast(self._tidy_up(outcome, token, incoming.file_id, key), seconds=_LAST_STEPS_SECONDS)
+            return row
+        finally:
+            del outcome  # it knows the exception, which knows this frame: a circle
 
-
-async def _to_its_end(work: Coroutine[Any, Any, chunks.StoredChunk]) -> chunks.StoredChunk:
-    """A cancelled statement leaves us not knowing whether it was committed: so it runs in a task of its own, and
-    whoever is cancelled waits for it, bounded. A scope of anyio's alone does not shield from the server's
-    task.cancel().
-    """
-    task = asyncio.create_task(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        with anyio.CancelScope(shield=True):
-            await asyncio.wait([task], timeout=_LAST_STEPS_SECONDS)
-        if task.done() and not task.cancelled():
-            task.exception()  # looked at: nobody is left to be told
-        raise
-    finally:
-        del task  # it knows the exception, which knows this frame: a circle
+    async def _tidy_up(
+        self, outcome: asyncio.Future[chunks.StoredChunk], token: bytes, file_id: UUID, key: str
+    ) -> None:
+        """The object that no row names: the one it was to name, or the one it no longer does."""
+        try:
+            row = await outcome
+        except OutcomeUnknown:
+            return  # perhaps committed: if not, the sweep finds the object
+        except Exception:
+            self._admissions.forget(token, file_id)
+            await self._store.delete_quietly([key])
+        else:
+            if row.loser is not None:
+                await self._store.delete_quietly([row.loser])
+        finally:
+            del outcome
 
 
 def _answer(row: chunks.StoredChunk, index: int, stored: StoredObject) -> bytes:

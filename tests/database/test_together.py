@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from anyio import fail_after
 from anyio.lowlevel import checkpoint
@@ -16,7 +17,15 @@ from gauzian.database import chunks
 from gauzian.database.chunks import NewChunk, StoredChunk
 from gauzian.database.pool import Database
 from gauzian.database.together import ChunkRows
-from gauzian.errors import ApiError, DatabaseBusy, InvalidToken, OutcomeUnknown, QuotaExceeded, UploadClosed
+from gauzian.errors import (
+    ApiError,
+    DatabaseBusy,
+    InternalError,
+    InvalidToken,
+    OutcomeUnknown,
+    QuotaExceeded,
+    UploadClosed,
+)
 from tests.database.test_chunks import abort, add_file, add_user, new_chunk, opened, put, sum_of_rows, used
 
 pytestmark = pytest.mark.anyio
@@ -55,20 +64,20 @@ async def one_under_way(
     """Whoever comes now waits; at the end of the block the statement under way is let go."""
     rows = ChunkRows(database, quota_bytes=quota)
     file_id = await add_file(database, user)
-    first = asyncio.create_task(rows.put(new_chunk(user, file_id, 0)))
+    first = rows.put(new_chunk(user, file_id, 0))
     await statements.begun(1)
     yield rows
     statements.go.set()
     assert (await first).loser is None
 
 
-async def begin(rows: ChunkRows, new: Iterable[NewChunk]) -> list[asyncio.Task[StoredChunk]]:
-    tasks = [asyncio.create_task(rows.put(row)) for row in new]
+async def begin(rows: ChunkRows, new: Iterable[NewChunk]) -> list[asyncio.Future[StoredChunk]]:
+    tasks = [rows.put(row) for row in new]
     await checkpoint()
     return tasks
 
 
-async def ends(tasks: list[asyncio.Task[StoredChunk]]) -> list[Outcome]:
+async def ends(tasks: list[asyncio.Future[StoredChunk]]) -> list[Outcome]:
     with fail_after(10):
         return await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -188,7 +197,12 @@ async def test_a_user_whose_space_is_locked_holds_up_no_other_for_long(database_
 
 @pytest.mark.parametrize(
     ("failure", "told"),
-    [(OutcomeUnknown(), OutcomeUnknown), (DatabaseBusy(), DatabaseBusy), (ValueError(), OutcomeUnknown)],
+    [
+        (OutcomeUnknown(), OutcomeUnknown),
+        (DatabaseBusy(), DatabaseBusy),
+        (psycopg.ProgrammingError(), InternalError),
+        (ValueError(), OutcomeUnknown),
+    ],
 )
 async def test_when_the_statement_fails_each_is_told_with_an_exception_of_its_own_and_nothing_is_tried_again(
     database_url: str, monkeypatch: pytest.MonkeyPatch, failure: Exception, told: type[ApiError]
@@ -250,7 +264,7 @@ async def test_twenty_callers_on_the_same_indices_in_any_order_never_lock_each_o
         tasks = []
         for number, rows in enumerate(several):
             order = range(30) if number % 2 else range(29, -1, -1)
-            tasks += [asyncio.create_task(rows.put(new_chunk(user, file_id, index))) for index in order]
+            tasks += [rows.put(new_chunk(user, file_id, index)) for index in order]
         outcomes = await ends(tasks)
         assert [one for one in outcomes if not isinstance(one, StoredChunk)] == []
         assert await used(database, user) == 30

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import psycopg
 import pytest
 
 from gauzian.assembly.urls import compose
@@ -70,7 +71,8 @@ async def test_a_store_in_trouble_is_said_and_leaves_neither_row_nor_object(
         (DatabaseBusy(), 503, False),
         (DatabaseDown(), 503, False),
         (OutcomeUnknown(), 503, True),
-        (ValueError(), 500, False),
+        (psycopg.ProgrammingError(), 500, False),
+        (ValueError(), 503, True),  # whatever it was, it was perhaps behind the commit
     ],
 )
 async def test_the_object_is_taken_back_only_when_surely_no_row_was_written(
