@@ -14,6 +14,10 @@ from contextlib import suppress
 from typing import ParamSpec, TypeVar
 
 from gauzian.stores.files import write_all
+from gauzian.stores.threads import KIB
+
+# From here on the page cache of an object is worth a system call.
+_LARGE_BYTES = 256 * KIB
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,12 +35,13 @@ class Aside:
         self._nameless = nameless
         self._fsync = fsync
         self._fd = -1
+        self._size = 0
         self._named = ""  # what would be left: the temporary file, then the object
 
     def take(self, pieces: Sequence[bytes]) -> None:
         if self._fd < 0:
             self._open()
-        write_all(self._fd, pieces)
+        self._size += write_all(self._fd, pieces)
 
     def commit(self, pieces: Sequence[bytes]) -> None:
         """The last pieces; afterwards the object is there, durable."""
@@ -56,15 +61,23 @@ class Aside:
     def begin_sync(self) -> None:
         """Let the disk begin now with what `sync` will wait for (Linux; elsewhere advice that costs nothing).
 
-        POSIX_FADV_DONTNEED starts writing dirty pages without waiting. With 64 small files begun before the first is
+        The advice starts writing dirty pages without waiting. With 64 small files begun before the first is
         waited for, a file costs a third of the time: their inodes go to the disk together.
         """
-        if self._fsync and hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        if self._fsync:
+            _advise_unwanted(self._fd)
 
     def sync(self) -> None:
+        """On the disk, and out of the page cache: nothing says that anybody will read it soon.
+
+        Else a server that takes in files fills the machine's memory with them, which counts as its own wherever
+        memory is limited (a container's does), and each new page costs more than one that has just become free: a
+        tenth of the CPU of a large chunk.
+        """
         if self._fsync:
             os.fsync(self._fd)
+            if self._size >= _LARGE_BYTES:
+                _advise_unwanted(self._fd)
 
     def put_in_place(self) -> None:
         if self._nameless:
@@ -142,6 +155,12 @@ def has_nameless_files(directory: str) -> bool:
     finally:
         os.close(fd)
     return True
+
+
+def _advise_unwanted(fd: int) -> None:
+    """Write what is dirty, without waiting; forget what is clean (Linux; elsewhere nothing)."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _open_nameless(directory: str) -> int:

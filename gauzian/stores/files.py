@@ -64,14 +64,17 @@ class Batch:
         self._held.drop()
 
 
-def write_all(fd: int, pieces: Sequence[bytes]) -> None:
-    """One writev, and more when it took less than everything (a disk about to be full, a signal)."""
+def write_all(fd: int, pieces: Sequence[bytes]) -> int:
+    """One writev, and more when it took less than everything (a disk about to be full, a signal); how many bytes."""
     left: list[bytes | memoryview] = list(pieces)
+    total = 0
     while left:
         written = os.writev(fd, left)
         if written == 0:
             raise OSError(errno.EIO, "writev took nothing")
+        total += written
         left = _after(left, written)
+    return total
 
 
 def _after(pieces: list[bytes | memoryview], written: int) -> list[bytes | memoryview]:
