@@ -27,14 +27,14 @@ _MOST_OBJECTS = 64
 class _Entry:
     """An object that waits: `begun` when a thread has it, `done` is cancelled by whoever stops waiting for it."""
 
-    __slots__ = ("aside", "begun", "done", "pieces", "settled")
+    __slots__ = ("aside", "begun", "done", "gone", "pieces")
 
     def __init__(self, aside: Aside, pieces: Sequence[bytes], done: asyncio.Future[None]) -> None:
         self.aside = aside
         self.pieces = pieces
         self.done = done
         self.begun = False
-        self.settled: asyncio.Future[None] | None = None  # wanted by who was cancelled: nothing of it is left
+        self.gone = asyncio.Event()  # its `done` was cancelled, and nothing of it is left
 
 
 class Commits:
@@ -59,9 +59,15 @@ class Commits:
             await entry.done
         except asyncio.CancelledError:
             if entry.begun:
-                entry.settled = loop.create_future()
-                await outlast(entry.settled, seconds=PATIENCE_SECONDS)
+                await outlast(self._take_back(entry), seconds=PATIENCE_SECONDS)
             raise
+
+    async def _take_back(self, entry: _Entry) -> None:
+        if entry.done.cancelled():
+            await entry.gone.wait()
+        else:  # cancelled in the same turn in which it was told how it ended
+            entry.done.exception()
+            await self._threads.run(_abandon_all, [entry])
 
     async def _work(self) -> None:
         try:
@@ -83,23 +89,27 @@ class Commits:
         failures: Sequence[Exception | None]
         try:
             failures = await self._threads.run(_commit_all, group, self._fsync)
-        except Exception as error:  # the threads have been closed
+        except RuntimeError as error:  # the threads have been closed
             failures = [error] * len(group)
         unwanted = [entry for entry in group if entry.done.done()]
-        if unwanted:
-            try:
-                await self._threads.run(_abandon_all, unwanted)
-            except Exception as error:
-                log.warning("clean-up of a file failed", exc_info=error)
+        # Told in the same turn: from here on who is cancelled takes their object back themselves.
         for entry, failure in zip(group, failures, strict=True):
-            if entry.settled is not None and not entry.settled.done():
-                entry.settled.set_result(None)
             if entry.done.done():
                 continue
             if failure is None:
                 entry.done.set_result(None)
             else:
                 entry.done.set_exception(failure)
+        if unwanted:
+            await self._take_away(unwanted)
+
+    async def _take_away(self, unwanted: Sequence[_Entry]) -> None:
+        try:
+            await self._threads.run(_abandon_all, unwanted)
+        except RuntimeError as error:  # the threads have been closed
+            log.warning("clean-up of a file failed", exc_info=error)
+        for entry in unwanted:
+            entry.gone.set()
 
 
 def _commit_all(group: Sequence[_Entry], fsync: bool) -> list[Exception | None]:

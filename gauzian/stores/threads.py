@@ -61,7 +61,7 @@ class FileThreads:
     Its queue needs no bound of its own: a put, get or spool has at most one job in it, and those are counted by places.
     """
 
-    def __init__(self, workers: int = 8, *, write_bytes: int = 5 * MIB, read_bytes: int = 1 * MIB) -> None:
+    def __init__(self, workers: int = 8, *, write_bytes: int = 4 * MIB, read_bytes: int = 1 * MIB) -> None:
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="files")
         # A hop costs some 50 us: below 64 KiB it outweighs the copying, above 512 KiB nothing is gained any more.
         self.writing = ByteBudget(write_bytes, least=16 * KIB, most=512 * KIB, parts=2)
