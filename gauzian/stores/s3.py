@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 # aiohttp stops reading from the store when an opened response holds twice this.
 _READ_BUFFER_BYTES = 4 * KIB
 # Held by all objects that are being read at a moment; one opened ahead holds no more than its first read.
-_READING_BYTES = 3 * MIB
+_READING_BYTES = 1 * MIB
 # Shorter than a store's own idle limit, so that it is we who close an idle connection.
 _IDLE_SECONDS = 10.0
 _DELETES_AT_ONCE = 8
@@ -81,7 +81,7 @@ async def open_s3(
             S3Wire(
                 session,
                 signer,
-                reading=ByteBudget(_READING_BYTES, least=32 * KIB, most=512 * KIB, parts=1),
+                reading=ByteBudget(_READING_BYTES, least=32 * KIB, most=256 * KIB, parts=2),
                 read_seconds=read_seconds,
             ),
             spool_dir=spool_dir,
