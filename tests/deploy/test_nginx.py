@@ -164,7 +164,7 @@ def test_over_http_2_everyone_reads_busy_too(server: Server, nginx: Nginx, certi
 def test_what_a_reader_does_not_take_is_not_fetched_for_it(server: Server, user: User) -> None:
     """Else a slow reader's file would pile up in nginx, in memory and then on the disk."""
     piece = os.urandom(10 * MIB)
-    file_id = user.store_file(piece, 4)
+    file_id = user.store_file(piece, 10)
     before = server.metrics()["gauzian_download_bytes_total"]
     with contextlib.closing(connect(user.port, seconds=30, tls=user.tls)) as connection:
         connection.request("GET", f"/drive/download/{file_id}", headers={"Authorization": f"Bearer {user.token}"})
@@ -172,8 +172,8 @@ def test_what_a_reader_does_not_take_is_not_fetched_for_it(server: Server, user:
         seen = -1.0
         while seen != (seen := server.metrics()["gauzian_download_bytes_total"] - before):
             time.sleep(0.5)  # two looks that see the same: nobody moves any more
-        assert seen < 30 * MIB  # sockets hold some, twice
-        assert answer.read() == piece * 4
+        assert seen < 80 * MIB  # sockets hold some, twice: tcp_rmem may let each grow to 32 MiB
+        assert answer.read() == piece * 10
 
 
 class Tells(BaseHTTPRequestHandler):
