@@ -120,6 +120,33 @@ async def test_a_full_disk_says_so_leaves_nothing_and_recovers(small_disk: Path,
         assert await read(store, "b") == DATA
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="there is no such advice here")
+@pytest.mark.parametrize(
+    ("size", "advised"), [(512 * 1024 + 1, True), (256 * 1024, True), (256 * 1024 - 1, False), (1, False)]
+)
+async def test_a_large_object_is_let_go_of_by_the_page_cache_once_it_is_on_the_disk(
+    store: DiskStore, monkeypatch: pytest.MonkeyPatch, size: int, advised: bool
+) -> None:
+    """Only what is clean can be forgotten: the advice before the sync would be for nothing."""
+    calls: list[str] = []
+    fsync, advise = os.fsync, os.posix_fadvise
+
+    def synced(fd: int) -> None:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            calls.append("sync")
+        fsync(fd)
+
+    def told(fd: int, start: int, length: int, advice: int) -> None:
+        assert (start, length, advice) == (0, 0, os.POSIX_FADV_DONTNEED)
+        calls.append("advice")
+        advise(fd, start, length, advice)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "posix_fadvise", told)
+    await store.put(KEY, cut(bytes(size)), size=size)
+    assert calls == ["sync"] + ["advice"] * advised
+
+
 async def test_check_wants_some_space_left(small_disk: Path, threads: FileThreads) -> None:
     async with open_disk(small_disk, threads=threads, least_free_bytes=2 * MIB) as store:
         await store.check()
