@@ -95,6 +95,7 @@ async def serve(settings: Settings) -> int:
                 grace_seconds=settings.shutdown_grace_seconds,
                 on_listening=lambda addresses: _announce(addresses[0], probes, certificate),
                 tls=certificate.context if certificate else None,
+                storing=parts.threads.writing,
             )
             show_server(parts.metrics, server)
             await server.serve(stop)

@@ -10,17 +10,24 @@ class ByteBudget:
     large pieces and many get small ones, and the sum stays below `total` but for `least` per holder: smaller pieces
     cost noticeably more CPU per byte. A budget divided by the number of holders is not enough: those who came first
     would still hold what was theirs when they were few.
+
+    `beside`: a budget that this one gives way to, because what is held there has come from here: both together stay
+    below the larger total.
     """
 
-    __slots__ = ("held", "least", "most", "parts", "total")
+    __slots__ = ("beside", "held", "least", "most", "parts", "total")
 
-    def __init__(self, total: int, *, least: int, most: int, parts: int) -> None:
+    def __init__(self, total: int, *, least: int, most: int, parts: int, beside: ByteBudget | None = None) -> None:
         self.total, self.least, self.most, self.parts = total, least, most, parts
+        self.beside = beside
         self.held = 0
 
     @property
     def share(self) -> int:
-        return max(self.least, min(self.most, (self.total - self.held) // self.parts))
+        left = self.total - self.held
+        if self.beside is not None:
+            left = min(left, max(self.total, self.beside.total) - self.held - self.beside.held)
+        return max(self.least, min(self.most, left // self.parts))
 
     def __index__(self) -> int:
         """In the place of a number that somebody asks for again and again: never out of date."""

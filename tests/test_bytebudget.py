@@ -28,6 +28,20 @@ def test_however_many_read_at_once_the_budget_is_passed_only_by_the_least_for_ea
     assert budget.held <= 1024 * KIB + 300 * 4 * KIB
 
 
+def test_a_budget_gives_way_to_the_one_beside_it_and_both_stay_below_the_larger_total() -> None:
+    storing = ByteBudget(800, least=1, most=800, parts=1)
+    reading = ByteBudget(500, least=10, most=500, parts=1, beside=storing)
+    assert reading.share == 500
+    storing.held = 200
+    assert reading.share == 500  # 800 have room for both
+    storing.held = 600
+    assert reading.share == 200
+    reading.held = 150
+    assert (reading.share, storing.share) == (50, 200)  # what is read comes to be stored: that does not give way
+    storing.held = 900
+    assert reading.share == 10
+
+
 def test_who_holds_counts_up_and_down_and_never_gives_back_more_than_it_has() -> None:
     budget = ByteBudget(1000, least=1, most=1000, parts=1)
     one, other = Held(budget), Held(budget)

@@ -56,4 +56,4 @@ class ServerLimits:
     cleanup_seconds: float = (
         5.0  # for requests cancelled at the end of the grace time, and again for the application's shutdown
     )
-    trim_seconds: float = 0.5  # how often free memory goes back to the system while there is work
+    trim_seconds: float = 0.25  # how often free memory goes back to the system while there is work

@@ -52,15 +52,18 @@ class Server:
         grace_seconds: float = 30.0,
         on_listening: Callable[[list[tuple[str, int]]], None] = lambda addresses: None,
         tls: ssl.SSLContext | None = None,
+        storing: ByteBudget | None = None,
         beside: bool = False,
     ) -> None:
-        """`beside`: another server of the same process looks after its memory."""
+        """`storing`: where the bodies go from here; what is held there, we do not read. `beside`: another server of the
+        same process looks after its memory."""
         self._app = app
         self._host, self._port = host, port
         self._limits = limits or ServerLimits()
         self._grace_seconds = grace_seconds
         self._on_listening = on_listening
         self._tls = tls
+        self._storing = storing
         self._door: Door | None = None
         self._shared: Shared | None = None
         self._pulse: Pulse | None = None
@@ -159,6 +162,7 @@ class Server:
                 least=limits.body_read_least,
                 most=limits.body_read,
                 parts=limits.read_parts,
+                beside=self._storing,
             ),
             state={},
         )
