@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar
 
 import anyio
 
 from gauzian.bytebudget import ByteBudget
 from gauzian.stores.cached import CachedReads
+from gauzian.stores.jobs import Job, Workers
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +62,10 @@ class FileThreads:
     Its queue needs no bound of its own: a put, get or spool has at most one job in it, and those are counted by places.
     """
 
-    def __init__(self, workers: int = 8, *, write_bytes: int = 4 * MIB, read_bytes: int = 1 * MIB) -> None:
-        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="files")
-        # A hop costs some 50 us: below 64 KiB it outweighs the copying, above 512 KiB nothing is gained any more.
-        self.writing = ByteBudget(write_bytes, least=16 * KIB, most=512 * KIB, parts=2)
+    def __init__(self, workers: int = 8, *, write_bytes: int = 8 * MIB, read_bytes: int = 1 * MIB) -> None:
+        self._workers = Workers(workers, name="files")
+        # A hop costs some 50 us: below 64 KiB it outweighs the copying, above 1 MiB nothing is gained any more.
+        self.writing = ByteBudget(write_bytes, least=16 * KIB, most=1 * MIB, parts=2)
         self.reading = ByteBudget(read_bytes, least=32 * KIB, most=256 * KIB, parts=2)
         self.cached = CachedReads(self.reading.most)
 
@@ -74,15 +75,16 @@ class FileThreads:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # shutdown() joins the threads: it blocks, and not in one of them.
-        await outlast(asyncio.to_thread(self._executor.shutdown), seconds=PATIENCE_SECONDS)
+        self._workers.close()
+        await outlast(asyncio.to_thread(self._workers.join), seconds=PATIENCE_SECONDS)
 
-    def submit(self, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        return self._executor.submit(func, *args, **kwargs)
+    def begin(self, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Job[T]:
+        """Raises RuntimeError when the threads have been closed."""
+        return self._workers.begin(partial(func, *args, **kwargs))
 
     async def run(self, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """One job by itself. Cancelled, it is not waited for: for anything that holds a file open use a Strand."""
-        return await asyncio.wrap_future(self.submit(func, *args, **kwargs))
+        return await self.begin(func, *args, **kwargs).result()
 
 
 class Strand:
@@ -90,12 +92,12 @@ class Strand:
 
     def __init__(self, threads: FileThreads) -> None:
         self._threads = threads
-        self._job: Future[object] | None = None
+        self._job: Job[Any] | None = None
 
     @property
     def idle(self) -> bool:
         """No job is under way: nothing in a thread can be using the file."""
-        return self._job is None or self._job.done()
+        return self._job is None or self._job.ended
 
     @property
     def begun(self) -> bool:
@@ -103,34 +105,33 @@ class Strand:
 
     async def run(self, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Cancelled: a job that has not begun never runs; one that has goes on by itself, and `end` waits for it."""
-        job = self._threads.submit(func, *args, **kwargs)
-        self._job = cast("Future[object]", job)
-        return await asyncio.wrap_future(job)
+        job = self._threads.begin(func, *args, **kwargs)
+        self._job = job
+        return await job.result()
 
     async def end(self, cleanup: Callable[[], None]) -> None:
         """Run `cleanup` in a thread once no job is under way any more; wait for it, shielded and bounded.
 
         Should the bound pass (a disk that hangs), the clean-up still runs when the job has ended: never under it.
         """
-        ended: Future[object] = Future()
-        ended.set_running_or_notify_cancel()  # whoever stops waiting for it cannot cancel it
+        ended = asyncio.Event()
 
-        def clean() -> None:
+        def begin() -> None:
             try:
-                cleanup()
-            except Exception as error:
-                log.warning("clean-up of a file failed", exc_info=error)
-            finally:
-                ended.set_result(None)
-
-        def begin(_: object) -> None:
-            try:
-                self._threads.submit(clean)
+                self._threads.begin(_quietly, cleanup).then(ended.set)
             except RuntimeError:  # the threads have been closed
-                clean()
+                _quietly(cleanup)
+                ended.set()
 
         if self._job is None:
-            begin(None)
+            begin()
         else:
-            self._job.add_done_callback(begin)
-        await outlast(asyncio.wrap_future(ended), seconds=PATIENCE_SECONDS)
+            self._job.then(begin)
+        await outlast(ended.wait(), seconds=PATIENCE_SECONDS)
+
+
+def _quietly(cleanup: Callable[[], None]) -> None:
+    try:
+        cleanup()
+    except Exception as error:
+        log.warning("clean-up of a file failed", exc_info=error)

@@ -256,13 +256,13 @@ async def test_a_tiny_object_costs_one_hop(
     store: DiskStore, threads: FileThreads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hops: list[object] = []
-    submit = threads.submit
+    begin = threads.begin
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         hops.append(args)
-        return submit(*args, **kwargs)
+        return begin(*args, **kwargs)
 
-    monkeypatch.setattr(threads, "submit", counted)
+    monkeypatch.setattr(threads, "begin", counted)
     await store.put(KEY, cut(DATA[:512]), size=512)
     assert len(hops) == 1
 
