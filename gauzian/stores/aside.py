@@ -26,14 +26,15 @@ T = TypeVar("T")
 class Aside:
     """`commit` makes the bytes that were taken the object `place`; `abandon` takes back whatever there is.
 
-    `temporary` is a path on the same file system that nobody else uses.
+    `temporary` is a path on the same file system that nobody else uses. `size`: how many bytes will come, if known.
     """
 
-    def __init__(self, temporary: str, place: str, *, nameless: bool, fsync: bool) -> None:
+    def __init__(self, temporary: str, place: str, *, nameless: bool, fsync: bool, size: int | None = None) -> None:
         self._temporary = temporary
         self._place = place
         self._nameless = nameless
         self._fsync = fsync
+        self._expected = size
         self._fd = -1
         self._size = 0
         self._named = ""  # what would be left: the temporary file, then the object
@@ -99,9 +100,19 @@ class Aside:
     def _open(self) -> None:
         if self._nameless:
             self._fd = self._in_its_directory(_open_nameless, os.path.dirname(self._place))
+            self._reserve()
         else:
             self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             self._named = self._temporary
+
+    def _reserve(self) -> None:
+        """All blocks at once: less work for the file system than block after block when it writes (a thirtieth of the
+        CPU of a large chunk), in one piece, and a disk that has no room for the object says so before it is here.
+
+        Raises ENOSPC. Where the file system cannot, glibc would write zeros everywhere; those without names can.
+        """
+        if self._expected is not None and self._expected >= _LARGE_BYTES and hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(self._fd, 0, self._expected)
 
     def _close(self) -> None:
         fd, self._fd = self._fd, -1

@@ -83,7 +83,7 @@ class DiskStore:
     async def put(
         self, key: str, pieces: AsyncIterable[bytes], *, size: int | None, sha256: bytes | None = None
     ) -> StoredObject:
-        aside = Aside(self.temporary.next(), self._place(key), nameless=self._nameless, fsync=self._fsync)
+        aside = Aside(self.temporary.next(), self._place(key), nameless=self._nameless, fsync=self._fsync, size=size)
         strand = Strand(self._threads)
         tally = Tally(size=size, sha256=sha256)
         batch = Batch(self._threads.writing)

@@ -120,6 +120,21 @@ async def test_a_full_disk_says_so_leaves_nothing_and_recovers(small_disk: Path,
         assert await read(store, "b") == DATA
 
 
+@pytest.mark.parametrize("unfinished", ["nameless"], indirect=True)
+async def test_a_disk_with_no_room_for_an_object_says_so_before_all_of_it_is_here(
+    small_disk: Path, threads: FileThreads, unfinished: str
+) -> None:
+    async with open_disk(small_disk, threads=threads, least_free_bytes=0) as store:
+        pieces = Halting(DATA[: 2 * MIB])
+        with pytest.raises(StoreFull):
+            await asyncio.wait_for(store.put(KEY, aiter(pieces), size=5 * MIB), 8)
+        assert not pieces.reached.is_set()
+        assert files(small_disk) == []
+        small = DATA[: 300 * 1024]
+        await store.put(KEY, cut(small), size=len(small))
+        assert find(small_disk).stat().st_blocks * 512 < len(small) + 64 * 1024
+
+
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="there is no such advice here")
 @pytest.mark.parametrize(
     ("size", "advised"), [(512 * 1024 + 1, True), (256 * 1024, True), (256 * 1024 - 1, False), (1, False)]
