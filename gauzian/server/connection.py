@@ -192,6 +192,7 @@ class Connection(asyncio.Protocol):
             most_bytes=self._limits.mailbox_bytes,
             wanted=self._body_wanted,
             ended=self._body_ended,
+            roomy=self.intake.go_on,
         )
         self._shared.start_request(
             call_application(
@@ -216,7 +217,7 @@ class Connection(asyncio.Protocol):
                     await self._shared.turns.come(data)
                     self._deadline = self._loop.time() + self._limits.header_seconds
                 await self.http.feed(data)
-                self.intake.handled(data)
+                self.intake.handled()
                 del data  # an idle connection would keep the last piece of its last body: up to 512 KiB each
         except (HungUp, asyncio.CancelledError):
             # Nobody waits for this task; let out, the exception would keep all frames and with them the connection.
@@ -236,7 +237,8 @@ class Connection(asyncio.Protocol):
         mailbox = self._mailbox
         if mailbox is None or not mailbox.has_room or not self.intake.is_idle or not self.http.passes_by(data):
             return False
-        mailbox.put_now(data)
+        if not mailbox.put_now(data):
+            self.intake.hold_off()  # what comes while the disk is slower than the line waits in the kernel
         return True
 
     def _body_wanted(self, something_is_here: bool) -> None:

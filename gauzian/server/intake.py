@@ -10,12 +10,24 @@ from gauzian.bytebudget import ByteBudget, Held
 
 
 class Intake:
-    """One read is being handled and one waits here; then reading pauses.
+    """One read is being handled and one waits here; then reading pauses, and what comes waits in the kernel.
 
     While a body is wanted a read brings a share of `budget` and counts in it; else it brings `head_read` bytes.
     """
 
-    __slots__ = ("_budget", "_head_read", "_held", "_in_budget", "_loop", "_news", "_paused", "_reads", "_transport")
+    __slots__ = (
+        "_budget",
+        "_counted",
+        "_head_read",
+        "_held",
+        "_held_off",
+        "_in_budget",
+        "_loop",
+        "_news",
+        "_paused",
+        "_reads",
+        "_transport",
+    )
 
     def __init__(self, transport: asyncio.Transport, budget: ByteBudget, *, head_read: int) -> None:
         self._transport = transport
@@ -25,8 +37,10 @@ class Intake:
         self._reads: deque[bytes] = deque()
         self._news: asyncio.Future[None] | None = None  # while somebody waits in `next`
         self._paused = False
+        self._held_off = False
         self._in_budget = False
         self._held = Held(budget)
+        self._counted = 0  # of the read that is being handled
         self._read_at_most(head_read)
 
     def __len__(self) -> int:
@@ -35,7 +49,7 @@ class Intake:
 
     @property
     def is_paused(self) -> bool:
-        return self._paused
+        return self._paused or self._held_off
 
     @property
     def is_idle(self) -> bool:
@@ -56,24 +70,42 @@ class Intake:
         while not self._reads:
             if self._paused:
                 self._paused = False
-                self._transport.resume_reading()
+                self._read_on()
             self._news = self._loop.create_future()
             await self._news
-        return self._reads.popleft()
+        data = self._reads.popleft()
+        self._counted = len(data) if self._in_budget else 0
+        return data
 
-    def handled(self, data: bytes) -> None:
+    def handled(self) -> None:
         """What `next` gave is in the mailbox now, or thrown away."""
-        self._held.drop(len(data))
+        self._held.drop(self._counted)
+        self._counted = 0
+
+    def hold_off(self) -> None:
+        """Read no more until `go_on`: the mailbox is full."""
+        self._held_off = True
+        self._transport.pause_reading()
+
+    def go_on(self) -> None:
+        self._held_off = False
+        self._read_on()
 
     def want_body(self) -> None:
         self._in_budget = True
+        self._held.hold(len(self))
         self._read_at_most(self._budget)
 
     def body_ended(self) -> None:
         if self._in_budget:
             self._in_budget = False
             self._held.drop()
+            self._counted = 0
             self._read_at_most(self._head_read)
+
+    def _read_on(self) -> None:
+        if not self.is_paused:
+            self._transport.resume_reading()
 
     def _read_at_most(self, size: SupportsIndex) -> None:
         self._transport.max_size = size  # type: ignore[attr-defined]  # the selector transport's; elsewhere it does nothing

@@ -20,17 +20,21 @@ class Mailbox:
 
     `put` takes every message and then waits while too much lies here: `least_bytes` until the body is wanted, then a
     share of the budget, at most `most_bytes`. So that and one message are held. `wanted` is called once, at the first
-    `get`, with whether something of the body is already here; `ended` when the body is complete.
+    `get`, with whether something of the body is already here; `ended` when the body is complete; `roomy` after a
+    `put_now` that filled the box, when more may come.
     """
 
     __slots__ = (
         "_budget",
         "_counted",
         "_ended",
+        "_filled",
         "_least_bytes",
+        "_loop",
         "_messages",
         "_most_bytes",
         "_readers",
+        "_roomy",
         "_wanted",
         "_writer",
         "closed",
@@ -45,18 +49,22 @@ class Mailbox:
         most_bytes: int,
         wanted: Callable[[bool], None],
         ended: Callable[[], None],
+        roomy: Callable[[], None],
     ) -> None:
         self.held = 0
         self.closed = False
         self._budget = budget
         self._counted = False  # in the budget: from the first `get` until it is closed
+        self._filled = False
         self._least_bytes = least_bytes
+        self._loop = asyncio.get_running_loop()
         self._most_bytes = most_bytes
         self._messages: deque[dict[str, Any]] = deque()
         self._readers: list[asyncio.Future[None]] = []  # an application may wait in two tasks at once
         self._writer: asyncio.Future[None] | None = None
         self._wanted: Callable[[bool], None] | None = wanted
         self._ended = ended
+        self._roomy = roomy
 
     async def put(self, message: dict[str, Any]) -> None:
         if message["type"] == "http.disconnect":
@@ -74,7 +82,7 @@ class Mailbox:
         self._wake_readers()
         # After the last message nothing of this body can come: the reader goes on, to notice when the client hangs up.
         while self.is_full and not self.closed and not last:
-            self._writer = asyncio.get_running_loop().create_future()
+            self._writer = self._loop.create_future()
             await self._writer
         return None
 
@@ -83,11 +91,13 @@ class Mailbox:
         """Is the body wanted, and may more of it come?"""
         return self._counted and not self.is_full
 
-    def put_now(self, piece: bytes) -> None:
-        """`put` for a piece in the middle of a body; only while there is room."""
+    def put_now(self, piece: bytes) -> bool:
+        """`put` for a piece in the middle of a body; only while there is room. False: the last one, until `roomy`."""
         self._messages.append({"type": "http.request", "body": piece, "more_body": True})
         self._hold(len(piece) + MESSAGE_COST)
         self._wake_readers()
+        self._filled = self.is_full
+        return not self._filled
 
     async def get(self) -> Message:
         if self._wanted is not None:
@@ -95,7 +105,7 @@ class Mailbox:
         while not self._messages:
             if self.closed:
                 return {"type": "http.disconnect"}
-            waiter = asyncio.get_running_loop().create_future()
+            waiter = self._loop.create_future()
             self._readers.append(waiter)
             try:
                 await waiter
@@ -104,7 +114,7 @@ class Mailbox:
         message = self._messages.popleft()
         self._hold(-len(message["body"]) - MESSAGE_COST)
         if not self.is_full:
-            self._wake_writer()
+            self._make_room()
         return message
 
     def close(self) -> None:
@@ -114,7 +124,7 @@ class Mailbox:
             self._counted = False
             self._budget.held -= self.held
         self._wake_readers()
-        self._wake_writer()
+        self._make_room()
 
     @property
     def is_full(self) -> bool:
@@ -137,6 +147,9 @@ class Mailbox:
             if not waiter.done():
                 waiter.set_result(None)
 
-    def _wake_writer(self) -> None:
+    def _make_room(self) -> None:
         if self._writer is not None and not self._writer.done():
             self._writer.set_result(None)
+        if self._filled:
+            self._filled = False
+            self._roomy()

@@ -13,7 +13,7 @@ class Noted:
 
     def __init__(self, most_bytes: int = 1000, *, wanted_bytes: int | None = None, total: int = 1_000_000) -> None:
         self.wanted: list[bool] = []
-        self.ended = 0
+        self.ended = self.roomy = 0
         self.budget = ByteBudget(total, least=1, most=1_000_000, parts=1)
         self.box = Mailbox(
             budget=self.budget,
@@ -21,10 +21,14 @@ class Noted:
             most_bytes=most_bytes if wanted_bytes is None else wanted_bytes,
             wanted=self.wanted.append,
             ended=self.end,
+            roomy=self.has_room_again,
         )
 
     def end(self) -> None:
         self.ended += 1
+
+    def has_room_again(self) -> None:
+        self.roomy += 1
 
 
 def piece(body: bytes, more: bool = True) -> dict[str, object]:
@@ -227,8 +231,30 @@ async def test_a_piece_put_at_once_comes_in_its_turn_and_wakes_who_waits() -> No
     assert not noted.box.has_room  # not wanted yet
     getting = asyncio.ensure_future(noted.box.get())
     assert await starts_waiting(getting)
-    noted.box.put_now(b"a")
+    assert noted.box.put_now(b"a")
     assert await getting == piece(b"a")
-    noted.box.put_now(b"b")
+    assert noted.box.put_now(b"b")
     await noted.box.put(dict(END))
     assert await noted.box.get() == piece(b"b", more=False)
+    assert noted.roomy == 0
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("emptied", [True, False])
+async def test_a_piece_put_at_once_that_fills_the_box_is_the_last_until_it_says_that_there_is_room(
+    emptied: bool,
+) -> None:
+    noted = Noted(wanted_bytes=2 * MESSAGE_COST)
+    getting = asyncio.ensure_future(noted.box.get())
+    assert await starts_waiting(getting)
+    assert noted.box.put_now(b"a")
+    await getting
+    assert noted.box.put_now(b"b")
+    assert not noted.box.put_now(b"c")
+    assert (noted.box.has_room, noted.roomy) == (False, 0)
+    if emptied:
+        await noted.box.get()
+        await noted.box.get()
+    else:
+        noted.box.close()
+    assert noted.roomy == 1  # and only once
