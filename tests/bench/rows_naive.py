@@ -52,16 +52,20 @@ def _measured(bench: Bench, *, asks_first: bool) -> Figures:
 
 
 def _lines(bench: Bench, theirs: Figures, title: str) -> list[Line]:
-    return [_memory(bench, theirs.storms, title), *([_cpu(bench, theirs.cost, title)] if theirs.cost else [])]
+    storms, cost = theirs.storms, theirs.cost
+    return [
+        _memory(bench, storms, title),
+        _storm_cpu(bench, storms, title),
+        *([_cpu(bench, cost, title)] if cost else []),
+    ]
 
 
 def _memory(bench: Bench, storms: Storms, title: str) -> Line:
     ours = bench.record.figures["storm_peak_mib"]
     peak, everyone = storms.peak_mib, storms.everyone()
     times = "/".join(f"{one.seconds:.0f}" for one in storms.rounds)
-    spent, our_spent = storms.cpu_per_gb_sent, bench.record.figures["storm_cpu_per_gb_sent"]
     note = f"{plus(peak)} against {plus(ours)}; {plus(storms.later_mib)} {storms.later_seconds} s later; "
-    note += f"{answers(everyone)}; rounds {times} s; CPU per GB that clients sent {spent:.2f} against {our_spent:.2f} s"
+    note += f"{answers(everyone)}; rounds {times} s"
     note += "; health p99 " + "/".join(f"{one.probe.p99_ms:.0f}" for one in storms.rounds) + " ms"
     note += "; ENDED there, the machine has no more for it" if storms.curve.killed else ""
     return Line(
@@ -73,9 +77,23 @@ def _memory(bench: Bench, storms: Storms, title: str) -> Line:
         {
             "peak_mib": peak,
             "ours_mib": ours,
-            "cpu_s_per_gb_sent": [spent, our_spent],
             "rounds": [one.figures() for one in storms.rounds],
         },
+    )
+
+
+def _storm_cpu(bench: Bench, storms: Storms, title: str) -> Line:
+    """Of the bytes that clients sent, refused or not: the same crowd sends the same to both."""
+    spent, ours = storms.cpu_per_gb_sent, bench.record.figures["storm_cpu_per_gb_sent"]
+    return Line(
+        f"{title}: its CPU per GB that clients sent in the storm",
+        f"{spent / ours:.1f} times ours",
+        "",
+        None,
+        f"{spent:.2f} against {ours:.2f} CPU-s/GB",
+        {"cpu_s_per_gb_sent": [spent, ours]},
+        goal="≥ 3 times",
+        reached=spent >= 3 * ours,
     )
 
 
@@ -83,7 +101,7 @@ def _cpu(bench: Bench, cost: PerGb, title: str) -> Line:
     ours = bench.record.figures["in_h"]
     spent = statistics.median(cost.costs)
     return Line(
-        f"{title}: its CPU per GB in",
+        f"{title}: its CPU per GB in, ten connections, nobody refused",
         f"{cost.ratio / ours:.1f} times ours",
         "",
         None,
