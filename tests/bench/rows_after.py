@@ -14,9 +14,22 @@ PATIENCE_SECONDS = 60.0
 # The server needs a moment to notice that the connection we asked on is closed.
 CALM_SECONDS = 0.5
 
+# The default: as many as the pool may have, however many it had needed before.
+DATABASE_CONNECTIONS = 10
+
 # Gauges of /metrics that say what somebody holds at the moment, and those that count tasks.
 TAKEN = re.compile(r"taken|in_flight|lingering|_waiting|state=\"lent\"")
 TASKS = re.compile(r"tasks")
+
+
+def grown(before: dict[str, int], now: dict[str, int]) -> list[str]:
+    """What is more than before. Threads belong to pools that grow to their bound and stay: told, not judged. So do
+    connections to PostgreSQL, each of which is a socket.
+    """
+    connections = now["database_connections"]
+    pool = max(0, connections - before["database_connections"]) if connections <= DATABASE_CONNECTIONS else 0
+    judged = ("descriptors", "sockets", "database_connections")
+    return [f"{now[name]} {name}, were {before[name]}" for name in judged if now[name] > before[name] + pool]
 
 
 class Look:
@@ -32,10 +45,7 @@ class Look:
 
     def _held(self, bench: Bench) -> list[str]:
         assert bench.before is not None
-        now, before = asdict(self.now), asdict(bench.before)
-        # Threads belong to pools that grow to their bound and stay: told, not judged.
-        judged = ("descriptors", "sockets", "database_connections")
-        return [f"{now[name]} {name}, were {before[name]}" for name in judged if now[name] > before[name]]
+        return grown(asdict(bench.before), asdict(self.now))
 
     def _shown(self, bench: Bench) -> list[str]:
         """The request for /metrics is itself in flight: so what was shown at rest is the measure, not 0."""

@@ -70,9 +70,16 @@ STAGES = (
         (
             Entry("unsized", rows_memory.endless_chunked, 180),
             Entry("growth-uploads", rows_growth.uploads, 240),
-            Entry("growth-connections", rows_growth.connections, 240),
             AFTER,
         ),
+    ),
+    *(
+        Stage(name, rows_growth.SETTINGS, (Entry("growth-connections", row, 120), AFTER))
+        for name, row in (
+            ("idle connections", rows_growth.idle_connections),
+            ("unfinished heads", rows_growth.unfinished_connections),
+            ("refused connections", rows_growth.refused_connections),
+        )
     ),
     # A server of its own: what a crowd of five thousand leaves behind is no zero for other rows.
     Stage("5000 connections", {"PROBE_PORT": "0"}, (Entry("five-thousand", rows_storm.five_thousand, 150), AFTER)),

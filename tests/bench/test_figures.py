@@ -17,6 +17,7 @@ from tests.bench.fit import least_squares
 from tests.bench.picture import curves_of, draw, strokes
 from tests.bench.proc import MemoryWatch
 from tests.bench.report import closing, figures_table
+from tests.bench.rows_after import grown
 from tests.bench.rows_growth import growth_line
 from tests.bench.table import render
 
@@ -128,3 +129,23 @@ def test_a_process_that_grows_too_large_is_ended_by_its_watch() -> None:
         with MemoryWatch(process.pid, every_seconds=0.01, most_mib=32) as watch:
             assert process.wait(10) == -9
     assert watch.killed
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "sockets", "connections", "complaints"),
+    [
+        (18, 13, 9, 0),
+        (17, 12, 8, 0),
+        (19, 14, 10, 0),  # the pool has grown to its bound
+        (19, 13, 9, 1),
+        (20, 14, 10, 1),  # and a descriptor that is not its own
+        (18, 14, 9, 1),
+        (20, 15, 11, 3),  # more than the pool may have
+    ],
+)
+def test_afterwards_only_the_pool_may_have_grown_and_only_to_its_bound(
+    descriptors: int, sockets: int, connections: int, complaints: int
+) -> None:
+    before = {"descriptors": 18, "sockets": 13, "threads": 12, "database_connections": 9}
+    now = {"descriptors": descriptors, "sockets": sockets, "threads": 40, "database_connections": connections}
+    assert len(grown(before, now)) == complaints
