@@ -16,6 +16,7 @@ from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
+from gauzian.errors import Message
 from gauzian.server.call import call_application
 from gauzian.server.framing import Http1
 from gauzian.server.intake import Intake
@@ -199,7 +200,7 @@ class Connection(asyncio.Protocol):
                 app,
                 scope,
                 mailbox.get,
-                send,
+                self._passing_out(send),
                 is_unanswered=lambda: not self.closing and stream.state is ASGIHTTPState.REQUEST,
                 close=self.close,
             )
@@ -230,6 +231,20 @@ class Connection(asyncio.Protocol):
             # They know us and we know them: without this a thousand refused uploads wait for the garbage collector.
             del self.http
             self._mailbox = None
+
+    def _passing_out(self, send: Any) -> Any:
+        """`send` with a short way for the middle of a long answer: the long way is a tenth of what a piece costs."""
+        http = self.http
+
+        async def send_on(message: Message | None) -> None:
+            if message is not None and message.get("more_body") and not self.closing:
+                body = message.get("body")
+                if type(body) is bytes and http.passes_out(body):
+                    return await self.write(body)
+            await send(message)
+            return None
+
+        return send_on
 
     def _passed_by(self, data: bytes) -> bool:
         """The middle of a body goes straight to who waits for it, if nothing is in front of it: through the reader,

@@ -9,6 +9,7 @@ from wsgiref.handlers import format_date_time
 
 import h11
 from h11._readers import ContentLengthReader
+from h11._writers import ContentLengthWriter
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event
 from hypercorn.protocol.events import Body, EndBody, Request, Response, StreamClosed
@@ -85,6 +86,17 @@ class Http1(H11Protocol):
         if len(data) >= reader._remaining:
             return False  # the end is h11's affair
         reader._remaining -= len(data)
+        return True
+
+    def passes_out(self, data: bytes) -> bool:
+        """Is this the middle of an answer whose length is known, behind its head? Then it has been counted and can go
+        to the wire as it is: through Hypercorn and h11 it would come out the same."""
+        writer = self.connection._writer
+        if type(writer) is not ContentLengthWriter or self.connection.our_state is not h11.SEND_BODY or self._head:
+            return False
+        if not 0 < len(data) < writer._length:
+            return False  # its end, and what is too much, are h11's affair
+        writer._length -= len(data)
         return True
 
     def set_surplus_aside(self) -> None:

@@ -67,6 +67,13 @@ class Client:
     async def read(self, most: int = 65536) -> bytes:
         return await asyncio.wait_for(self.reader.read(most), PATIENCE)
 
+    async def read_or_reset(self) -> bytes:
+        """As `read`; a connection that is broken off ends there, too."""
+        try:
+            return await self.read()
+        except ConnectionResetError:
+            return b""
+
     async def answer(self, method: str = "GET", *, interim: bool = False) -> Answer:
         """The next answer, or 100 if `interim`; not `complete` if the connection ended before it did."""
         http = self._http

@@ -13,14 +13,16 @@ import h11
 import pytest
 from h11._readers import ContentLengthReader
 from h11._receivebuffer import ReceiveBuffer
+from h11._writers import ContentLengthWriter
 from hypercorn.asyncio.lifespan import Lifespan
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 
+from gauzian.errors import Receive, Scope, Send
 from gauzian.server.buffer import PassThrough
-from gauzian.server.framing import HttpConfig
+from gauzian.server.framing import Http1, HttpConfig
 from tests.server import apps
 from tests.server.client import chunked, head, post
 from tests.server.conftest import Run
@@ -52,6 +54,9 @@ def test_what_we_use_of_hypercorn_and_h11_is_still_there() -> None:
     assert hasattr(connection, "client_is_waiting_for_100_continue")
     assert ContentLengthReader(3)._remaining == 3
     assert names_used_in(ContentLengthReader.__call__) >= {"_remaining", "maybe_extract_at_most"}
+    assert ContentLengthWriter(3)._length == 3
+    assert names_used_in(ContentLengthWriter.send_data) == names_used_in(ContentLengthWriter.send_eom) | {"len"}
+    assert hasattr(connection, "_writer")
     assert "max_size" in names_used_in(_SelectorSocketTransport._read_ready__data_received)  # asked at each read
     ours = {name for name in vars(PassThrough) if not name.startswith("_s") and callable(getattr(PassThrough, name))}
     theirs = {name for name in vars(ReceiveBuffer) if callable(getattr(ReceiveBuffer, name))}
@@ -143,3 +148,60 @@ async def test_a_request_is_understood_byte_by_byte_and_not_when_cut_short(servi
         assert json.loads((await client.answer("POST")).body)["size"] == 5
         await client.close()
         await running.is_quiet()
+
+
+LONG = bytes(range(256)) * 300
+# What an application sends as a body, and how many bytes of it go the short way when it says how many there are.
+ANSWERS: dict[str, tuple[int, list[object], int]] = {
+    "in pieces": (len(LONG), [LONG[:1], LONG[1:40_000], LONG[40_000:70_000], LONG[70_000:]], 69_999),
+    "with empty ones between": (6, [b"", b"ab", b"", b"cd", b"", b"ef", b""], 2),
+    "whole": (6, [b"abcdef"], 0),
+    "and an end by itself": (6, [b"abc", b"de", b"f", b""], 2),
+    "of another type": (6, [b"ab", bytearray(b"cd"), memoryview(b"ef"), b""], 0),
+    "nothing": (0, [b""], 0),
+    "one byte too much": (5, [b"ab", b"cd", b"ef", b"gh"], 2),
+    "much too much": (3, [b"a", b"b" * 50_000, b"c"], 0),
+    "too little": (7, [b"ab", b"cd", b"ef"], 2),
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_an_answer_is_the_same_on_the_wire_whether_its_middle_goes_the_short_way_or_not(
+    serving: Run, monkeypatch: pytest.MonkeyPatch, name: str, framing: str, method: str
+) -> None:
+    length, pieces, short = ANSWERS[name]
+    passed: list[int] = []
+    passes_out = Http1.passes_out
+
+    def noted(self: Http1, data: bytes) -> bool:
+        does = passes_out(self, data)
+        passed.append(len(data) if does else 0)
+        return does
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-length", str(length).encode())] if framing == "length" else []
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for number, piece in enumerate(pieces, 1):
+            await send({"type": "http.response.body", "body": piece, "more_body": number < len(pieces)})
+
+    async def wire(way: object) -> bytes:
+        monkeypatch.setattr(Http1, "passes_out", way)
+        monkeypatch.setattr(HttpConfig, "response_headers", lambda self, protocol: [])
+        async with serving(app) as running:
+            client = await running.connect()
+            await client.send(head(method, "/", "Connection: close"))
+            told = b""
+            while piece := await client.read_or_reset():
+                told += piece
+            return told
+
+    long_way, short_way = await wire(lambda self, data: False), await wire(noted)
+    if sum(map(len, pieces)) == length or framing == "chunked" or method == "HEAD":  # type: ignore[arg-type]
+        assert short_way == long_way
+    else:  # broken off, with a reset that may overtake what was sent: never whole
+        for told in (short_way, long_way):
+            assert len(told.partition(b"\r\n\r\n")[2]) < length
+    assert sum(passed) == (short if framing == "length" and method == "GET" else 0)
