@@ -21,7 +21,7 @@ SHARED = (
 )  # what ten uploads and ten downloads at full speed take of the budgets that all share; more take no more
 PER_UPLOAD = 200 * KIB  # its least shares of these budgets, parser, task, rows
 PER_DOWNLOAD = 256 * KIB  # two least pieces, objects opened ahead, what the socket has not taken
-PER_CONNECTION = 16 * KIB  # parser, task, first 4 KiB of a request
+PER_CONNECTION = 24 * KIB  # parser, task, first 4 KiB of a request; a refused one that still sends keeps most
 PER_TLS = 80 * KIB  # on top, where TLS_CERT is set: asyncio's read buffer, OpenSSL's state
 PER_PASSWORD_CHECK = 20 * MIB  # Argon2id's memory
 
@@ -64,7 +64,7 @@ def ceiling(load: Load) -> int:
 
 
 def told(load: Load) -> str:
-    """`211 MiB: 80 at rest, 24 for shared buffers, 10 for 50 uploads, ...`"""
+    """`226 MiB: 80 at rest, 24 for shared buffers, 10 for 50 uploads, ...`"""
     return f"{_mib(ceiling(load))} MiB: " + ", ".join(f"{_mib(size)} {words}" for words, size in parts(load))
 
 
