@@ -482,10 +482,21 @@ async def test_a_bucket_that_cannot_be_had_stops_the_opening(opened: Opener, cod
                 pytest.fail("opened")
 
 
-async def test_a_bucket_that_somebody_has_just_made_is_fine(opened: Opener) -> None:
-    mine = says(s3_error(409, "BucketAlreadyOwnedByYou"))
-    async with faulty_s3(HEAD=says(answer(404)), PUT=mine) as faulty, opened(faulty.endpoint):
-        pass
+@pytest.mark.parametrize("code", ["BucketAlreadyOwnedByYou", "BucketAlreadyExists", "OperationAborted"])
+async def test_a_bucket_that_somebody_has_just_made_is_fine(opened: Opener, code: str) -> None:
+    head, put = says(answer(404), answer(404), answer(200)), says(s3_error(409, code))
+    async with faulty_s3(HEAD=head, PUT=put) as faulty, opened(faulty.endpoint):
+        assert faulty.calls == ["HEAD", "PUT", "HEAD", "PUT", "HEAD"]
+
+
+@pytest.mark.parametrize("seen", [404, 403])
+async def test_a_bucket_that_is_a_strangers_stops_the_opening(opened: Opener, seen: int) -> None:
+    head, put = says(answer(404), answer(seen)), says(s3_error(409, "BucketAlreadyExists"))
+    async with faulty_s3(HEAD=head, PUT=put) as faulty:
+        with pytest.raises(StoreDown):
+            async with opened(faulty.endpoint):
+                pytest.fail("opened")
+        assert len(faulty.calls) <= 6
 
 
 async def test_nobody_there_takes_nothing_of_the_body(opened: Opener) -> None:
