@@ -253,8 +253,13 @@ class Connection(asyncio.Protocol):
         if mailbox is None or not mailbox.has_room or not self.intake.is_idle or not self.http.passes_by(data):
             return False
         if not mailbox.put_now(data):
-            self.intake.hold_off()  # what comes while the disk is slower than the line waits in the kernel
+            # Not yet: who waits for this piece takes it before the socket is read again, nearly always.
+            self._loop.call_soon(self._hold_off, mailbox)
         return True
+
+    def _hold_off(self, mailbox: Mailbox) -> None:
+        if mailbox.is_still_full():
+            self.intake.hold_off()  # what comes while the disk is slower than the line waits in the kernel
 
     def _body_wanted(self, something_is_here: bool) -> None:
         if self.closing or not self.http.body_is_coming:

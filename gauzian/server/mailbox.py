@@ -92,12 +92,16 @@ class Mailbox:
         return self._counted and not self.is_full
 
     def put_now(self, piece: bytes) -> bool:
-        """`put` for a piece in the middle of a body; only while there is room. False: the last one, until `roomy`."""
+        """`put` for a piece in the middle of a body; only while there is room. False: full, for the moment."""
         self._messages.append({"type": "http.request", "body": piece, "more_body": True})
         self._hold(len(piece) + MESSAGE_COST)
         self._wake_readers()
-        self._filled = self.is_full
-        return not self._filled
+        return not self.is_full
+
+    def is_still_full(self) -> bool:
+        """Some time after a `put_now` that filled it. Yes: `roomy` will be called when there is room."""
+        self._filled = self.is_full and not self.closed
+        return self._filled
 
     async def get(self) -> Message:
         if self._wanted is not None:

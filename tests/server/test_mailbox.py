@@ -241,7 +241,7 @@ async def test_a_piece_put_at_once_comes_in_its_turn_and_wakes_who_waits() -> No
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("emptied", [True, False])
-async def test_a_piece_put_at_once_that_fills_the_box_is_the_last_until_it_says_that_there_is_room(
+async def test_a_box_that_is_still_full_some_time_after_a_piece_put_at_once_says_when_there_is_room(
     emptied: bool,
 ) -> None:
     noted = Noted(wanted_bytes=2 * MESSAGE_COST)
@@ -251,10 +251,27 @@ async def test_a_piece_put_at_once_that_fills_the_box_is_the_last_until_it_says_
     await getting
     assert noted.box.put_now(b"b")
     assert not noted.box.put_now(b"c")
-    assert (noted.box.has_room, noted.roomy) == (False, 0)
+    assert (noted.box.has_room, noted.box.is_still_full(), noted.roomy) == (False, True, 0)
     if emptied:
         await noted.box.get()
         await noted.box.get()
     else:
         noted.box.close()
     assert noted.roomy == 1  # and only once
+    assert not noted.box.is_still_full()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("emptied", [True, False])
+async def test_a_box_that_was_full_for_a_moment_says_nothing(emptied: bool) -> None:
+    noted = Noted(wanted_bytes=MESSAGE_COST)
+    getting = asyncio.ensure_future(noted.box.get())
+    assert await starts_waiting(getting)
+    assert not noted.box.put_now(b"a")
+    if emptied:
+        await getting
+    else:
+        noted.box.close()
+    assert not noted.box.is_still_full()
+    assert noted.roomy == 0
+    getting.cancel()
