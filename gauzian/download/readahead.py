@@ -93,6 +93,7 @@ class ReadAhead:
                     async for piece in pieces:
                         line.bytes -= len(piece)
                         yield piece
+                        del piece  # or it would lie here while the next one is read, and so wherever one passes by
                         if line.is_short:
                             await line.fill()
                 await _close([line.opened[0]])
@@ -183,17 +184,17 @@ class _Opened:
         async for piece in arriving:
             checksum.update(piece)
             begin, position = position, position + len(piece)
-            if begin >= stop:
-                continue  # only read in order to compare
-            if held:
-                yield held
-                held = b""
-            if begin < start or position > stop:
-                piece = piece[max(0, start - begin) : stop - begin]
-            if position >= stop or begin == 0:
-                held = piece
-            elif piece:
-                yield piece
+            if begin < stop:  # the rest is only read in order to compare
+                if held:
+                    yield held
+                    held = b""
+                if begin < start or position > stop:
+                    piece = piece[max(0, start - begin) : stop - begin]
+                if position >= stop or begin == 0:
+                    held = piece
+                elif piece:
+                    yield piece
+            del piece
         if position != row.size:
             raise ObjectDamaged from _Damaged(f"{row.object_key} has {position} bytes, its row says {row.size}")
         if checksum.digest() != row.xxh3:

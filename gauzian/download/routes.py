@@ -78,19 +78,13 @@ class _Download:
             ) as outlet,
             aclosing(self._objects.pieces(pages)) as pieces,
         ):
-            first = await anext(pieces, b"")
+            piece: bytes | None = await anext(pieces, None)  # what is damaged or missing shows before the head goes out
             await outlet.start(status, headers)
-            if format is None:
-                if first:
-                    await outlet.write(first)
-                async for piece in pieces:
-                    await outlet.write(piece)
-                await outlet.finish()
-            else:
-                await outlet.write(format.encode(first))
-                async for piece in pieces:
-                    await outlet.write(format.encode(piece))
-                await outlet.finish(format.end())
+            while piece is not None:
+                await outlet.write(piece if format is None else format.encode(piece))
+                del piece
+                piece = await anext(pieces, None)
+            await outlet.finish(b"" if format is None else format.end())
 
 
 class SendFile(_Download):

@@ -25,6 +25,7 @@ class Outbox:
         "_below",
         "_descriptor",
         "_limits",
+        "_loop",
         "_since_turn",
         "_transport",
         "_writable",
@@ -40,6 +41,7 @@ class Outbox:
         sock = transport.get_extra_info("socket")
         self._descriptor = sock.fileno() if below is transport and sock is not None else None  # None: encrypted
         self._limits = limits
+        self._loop = asyncio.get_running_loop()
         self._writable = asyncio.Event()
         self._writable.set()
         self._written = 0
@@ -61,15 +63,18 @@ class Outbox:
                 taken += len(piece)
             start += taken
             self._written += taken
+            if not self._since_turn:
+                self._loop.call_soon(self._turned)
             self._since_turn += taken
             if not self._writable.is_set():
-                self._since_turn = 0
                 await self._writable.wait()
             elif self._since_turn >= _BYTES_PER_TURN:
-                self._since_turn = 0
                 await asyncio.sleep(0)
         if self.closed:
             raise HungUp
+
+    def _turned(self) -> None:
+        self._since_turn = 0
 
     def _write_to_kernel(self, view: memoryview) -> int:
         """What it takes at once: a transport is handed little at a time, because it copies what it has to keep."""

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+# Half a millisecond of a core on the way out.
+TURN_BYTES = 256 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
@@ -58,8 +61,9 @@ class ObjectStore(Protocol):
 
         Entering raises ObjectMissing or StoreDown. The iterator ends early if the object is shorter than asked for (the
         caller counts) and raises StoreDown if the store fails midway. Leaving at any moment frees everything at once.
-        Pieces are read as the caller asks for them: a slow caller holds back the store, not memory. `__anext__` may
-        return without giving way to other tasks: who sends in a loop gives way himself.
+        Pieces are read as the caller asks for them: a slow caller holds back the store, not memory. `__anext__` gives
+        way to other tasks at least every TURN_BYTES, before it reads: a caller that has let go of the last piece holds
+        nothing meanwhile, and so the memory that all share is free for who has his turn.
         """
         ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import os
@@ -10,6 +11,7 @@ from typing import TypeVar
 
 from gauzian.bytebudget import ByteBudget, Held
 from gauzian.errors import StoreDown, StoreFull
+from gauzian.stores.base import TURN_BYTES
 from gauzian.stores.threads import MIB, FileThreads, Strand
 
 log = logging.getLogger(__name__)
@@ -98,6 +100,7 @@ class FilePieces:
         self._fd = fd
         self._at = start
         self._end = end
+        self._since_turn = 0
         self._held = held
         self._cached = threads.cached
         self._strand = strand
@@ -107,15 +110,20 @@ class FilePieces:
 
     async def __anext__(self) -> bytes:
         self._held.drop()
+        if self._since_turn >= TURN_BYTES:
+            self._since_turn = 0
+            await asyncio.sleep(0)
         want = min(self._held.budget.share, self._end - self._at)
         if want <= 0:
             raise StopAsyncIteration
         piece = self._cached.read(self._fd, want, self._at)
         if piece is None:
             piece = await file_work(self._strand.run(_read_ahead, self._fd, want, self._at))
+            self._since_turn = 0
         if not piece:
             raise StopAsyncIteration  # shorter than it was: the caller counts
         self._at += len(piece)
+        self._since_turn += len(piece)
         self._held.hold(len(piece))
         return piece
 

@@ -81,7 +81,7 @@ async def open_s3(
             S3Wire(
                 session,
                 signer,
-                reading=ByteBudget(_READING_BYTES, least=32 * KIB, most=256 * KIB, parts=2),
+                reading=ByteBudget(_READING_BYTES, least=32 * KIB, most=512 * KIB, parts=2),
                 read_seconds=read_seconds,
             ),
             spool_dir=spool_dir,

@@ -16,6 +16,7 @@ import aiohttp
 from aiohttp.connector import Connection
 
 from gauzian.bytebudget import ByteBudget, Held
+from gauzian.stores.base import TURN_BYTES
 from gauzian.stores.s3_answers import FOREIGN, unanswered
 from gauzian.stores.threads import KIB
 
@@ -66,6 +67,7 @@ class _Direct(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._response = response
         self._left = length
+        self._since_turn = 0
         self._held = Held(budget)
         self._read_seconds = read_seconds
         self._waiter: asyncio.Future[None] | None = None
@@ -112,6 +114,9 @@ class _Direct(asyncio.Protocol):
         self._held.drop()
         if not self._left:
             raise StopAsyncIteration
+        if self._since_turn >= TURN_BYTES:
+            self._since_turn = 0
+            await asyncio.sleep(0)
         piece = self._come.pop(0) if self._come else self._read_now() or await self._wait()
         self._left -= len(piece)
         if self._left < 0:
@@ -119,6 +124,7 @@ class _Direct(asyncio.Protocol):
         if not self._left and self._transport is not None:
             self._give_back()
             self._response.content.feed_eof()  # aiohttp takes it for the end that it would have seen itself
+        self._since_turn += len(piece)
         self._held.hold(len(piece))
         return piece
 
@@ -146,6 +152,7 @@ class _Direct(asyncio.Protocol):
                 await self._waiter
             finally:
                 self._waiter = self._waiting_since = None
+            self._since_turn = 0
         if not self._come:
             raise unanswered("get", self._lost or EOFError())
         return self._come.pop(0)

@@ -17,9 +17,8 @@ from gauzian.errors import ClientGone, Message, Receive, Send
 
 Headers = list[tuple[bytes, bytes]]
 
-# After this many bytes others get their turn: `send` does not wait while the socket takes everything, nor do all
-# stores wait.
-TURN_BYTES = 256 * 1024
+# The counter of bytes is told after so many.
+_COUNT_BYTES = 256 * 1024
 
 
 class Outlet:
@@ -73,17 +72,20 @@ class Outlet:
         await self._tell({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, piece: bytes) -> None:
-        """Returns when the server wants more; `piece` is not empty."""
+        """Returns when the server wants more; `piece` is not empty.
+
+        May return without giving way to other tasks: whatever gives the pieces does that while it holds none, and our
+        server does it in any case (outbox.py).
+        """
         if self._left is not None:
             self._left -= len(piece)
             if self._left == 0:
                 return await self.finish(piece)
         await self._tell({"type": "http.response.body", "body": piece, "more_body": True})
         self._uncounted += len(piece)
-        if self._uncounted >= TURN_BYTES:
+        if self._uncounted >= _COUNT_BYTES:
             self._count_bytes(self._uncounted)
             self._uncounted = 0
-            await asyncio.sleep(0)
         return None
 
     async def finish(self, piece: bytes = b"") -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import sys
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -22,8 +23,8 @@ STARTED = datetime(2026, 3, 2, 9, 14, 7, 512000, tzinfo=UTC)
 
 class TroubledStore:
     """Objects in memory, given in pieces of `piece` bytes; `trouble` by key: missing, refused, short, long, flipped,
-    fails, stalls, stalls_opening, stalls_closing, fails_closing. Counts who is open, and takes an unpredictable
-    number of turns of the loop for everything (`seed`)."""
+    fails, stalls, stalls_opening, stalls_closing, fails_closing. Counts who is open, notes who keeps what was given,
+    and takes an unpredictable number of turns of the loop for everything (`seed`)."""
 
     def __init__(self, *, piece: int = 4, seed: int = 0) -> None:
         self.objects: dict[str, bytes] = {}
@@ -32,6 +33,7 @@ class TroubledStore:
         self.opened: list[str] = []
         self.open_now: set[str] = set()
         self.most_open = 0
+        self.kept: list[bytes] = []  # pieces that somebody still had when the next one was read
         self.stalling = asyncio.Event()
         self._random = random.Random(seed)
 
@@ -74,7 +76,11 @@ class TroubledStore:
                 raise StoreDown
             if number and trouble == "stalls":
                 await self._stall()
-            yield content[begin : begin + self.piece]
+            piece = content[begin : begin + self.piece]
+            yield piece
+            # The first one waits for the second, and the last one for the end.
+            if number and begin + self.piece < len(content) and sys.getrefcount(piece) > 2:
+                self.kept.append(piece)
 
     async def _stall(self) -> None:
         self.stalling.set()

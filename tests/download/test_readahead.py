@@ -7,15 +7,20 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 
+from gauzian.database.downloads import ChunkRow
+from gauzian.download.formats import Format, JsonChunk, RawChunk
 from gauzian.download.ranges import plan
 from gauzian.download.readahead import ReadAhead, Wanted
-from gauzian.errors import DatabaseDown, ObjectDamaged, StoreDown
-from tests.download.fakes import ListedPages, TroubledStore, store_chunk, until
+from gauzian.download.routes import _Download
+from gauzian.errors import DatabaseDown, Message, ObjectDamaged, StoreDown
+from gauzian.metrics import Metrics
+from tests.download.fakes import Client, ListedPages, TroubledStore, store_chunk, until
 
 pytestmark = pytest.mark.anyio
 
@@ -68,6 +73,46 @@ async def test_any_range_is_the_slice(seed: int) -> None:
     sizes = [one.row.size for one in whole_chunks]
     wanted = [Wanted(whole_chunks[part.position].row, part.start, part.stop) for part in plan(start, stop, sizes)]
     assert await read(ReadAhead(store, ahead=2), wanted) == whole[start:stop]
+
+
+@pytest.mark.parametrize("start", [0, 9, 30])
+async def test_no_piece_is_kept_while_the_next_one_is_read(start: int) -> None:
+    store = TroubledStore(piece=4)
+    wanted, whole = fill(store, [40, 41])
+    wanted[0] = dataclasses.replace(wanted[0], start=start)
+    given = 0
+    async with aclosing(ReadAhead(store, ahead=1).pieces(ListedPages(wanted))) as pieces:
+        while piece := await anext(pieces, b""):
+            given += len(piece)
+            del piece
+    assert given == len(whole) - start
+    assert store.kept == []
+
+
+@pytest.mark.parametrize("format", [None, RawChunk, JsonChunk])
+async def test_a_download_keeps_no_piece_while_the_next_one_is_read(
+    format: Callable[[ChunkRow], Format] | None,
+) -> None:
+    nobody: Any = None
+    store, client, sent = TroubledStore(piece=4), Client(), 0
+    wanted, whole = fill(store, [40, 41])
+    download = _Download(
+        gate=nobody,
+        identity=nobody,
+        database=nobody,
+        objects=ReadAhead(store, ahead=1),
+        metrics=Metrics(),
+        stall_seconds=60,
+    )
+
+    async def send(message: Message) -> None:
+        nonlocal sent
+        sent += len(message.get("body", b""))
+
+    shape = None if format is None else format(wanted[0].row)
+    await download._send(client.receive, send, 200, [], ListedPages(wanted), shape)
+    assert sent >= len(whole)
+    assert store.kept == []
 
 
 async def test_the_next_two_are_opened_while_the_first_is_sent_and_no_third() -> None:

@@ -13,7 +13,7 @@ import pytest
 import xxhash
 
 from gauzian.errors import ClientGone, DigestMismatch, StoreDown
-from gauzian.stores.base import ObjectMissing, ObjectStore, StoredObject
+from gauzian.stores.base import TURN_BYTES, ObjectMissing, ObjectStore, StoredObject
 from tests.stores.conftest import Room
 from tests.stores.patience import Halting, cut, until
 
@@ -34,6 +34,11 @@ async def read(store: ObjectStore, key: str, start: int = 0, length: int | None 
         collected = [piece async for piece in pieces]
     assert all(0 < len(piece) <= 512 * KIB for piece in collected)
     return b"".join(collected)
+
+
+def held_for_reading(room: Room) -> int:
+    wire = getattr(room.store, "_wire", None)
+    return room.threads.reading.held if wire is None else int(wire._reading.held)
 
 
 async def nothing_there(room: Room) -> None:
@@ -312,3 +317,28 @@ async def test_operations_are_observed_without_the_time_a_client_took(room: Room
     assert seen["get", "success", "count"] == 2
     assert seen["delete", "success", "count"] == 1
     assert not any(count for (_, status, _), count in seen.items() if status == "failed")
+
+
+async def test_others_get_their_turn_between_two_pieces_while_nothing_is_held(room: Room) -> None:
+    """A reader that gave way while a piece of his counts would take from everybody's memory for as long as all of the
+    others work: with ten of them pieces are a third of what they might be."""
+    await put(room.store, KEY, DATA)
+    held: list[int] = []
+
+    async def other() -> None:
+        while True:
+            held.append(held_for_reading(room))
+            await asyncio.sleep(0)
+
+    async with room.store.get(KEY) as pieces:
+        await anext(pieces)
+        beside = asyncio.create_task(other())
+        most = without_turn = 0
+        seen = 0
+        async for piece in pieces:
+            without_turn = without_turn + len(piece) if len(held) == seen else len(piece)
+            most, seen = max(most, without_turn), len(held)
+        beside.cancel()
+    assert most <= TURN_BYTES + 512 * KIB
+    assert len(held) >= len(DATA) // (TURN_BYTES + 512 * KIB)
+    assert set(held) == {0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import ssl
 from collections.abc import AsyncIterator
@@ -17,6 +18,7 @@ import pytest
 
 from gauzian.bytebudget import ByteBudget
 from gauzian.errors import StoreDown
+from gauzian.stores.base import TURN_BYTES
 from gauzian.stores.s3_received import ReceivedPieces, SmallFirstReads, received
 from tests.stores.faulty import Behaviour, Call, FaultyS3, answer, faulty_s3
 from tests.stores.patience import until
@@ -121,6 +123,31 @@ async def test_no_piece_is_larger_than_its_share_and_the_share_is_counted_until_
     async with asking(sends(answer(200, LARGE))) as ask, ask.get() as pieces:
         async for piece in pieces:
             assert ask.budget.held == len(piece) <= 256 * KIB
+
+
+async def test_others_get_their_turn_even_if_all_of_it_waits_in_the_kernel(
+    asking: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+    really = os.read
+
+    async def other() -> None:
+        while True:
+            held.append(ask.budget.held)
+            await asyncio.sleep(0)
+
+    async with asking(sends(answer(200, LARGE))) as ask, ask.get() as pieces:
+        ours = getattr(pieces, "_descriptor", None)
+        monkeypatch.setattr(os, "read", lambda fd, size: bytes(size) if fd == ours else really(fd, size))
+        beside = asyncio.create_task(other())
+        most = since_turn = seen = 0
+        for _ in range(10):
+            piece = await anext(aiter(pieces))
+            since_turn = since_turn + len(piece) if len(held) == seen else len(piece)
+            most, seen = max(most, since_turn), len(held)
+        beside.cancel()
+    assert most <= TURN_BYTES + ask.budget.most
+    assert set(held) == {0}
 
 
 async def test_what_nobody_asks_for_stays_in_the_kernel(asking: Ask) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from gauzian.errors import ClientGone, Message
-from gauzian.web.outlet import TURN_BYTES, Outlet, send_at_once
+from gauzian.web.outlet import Outlet, send_at_once
 from tests.download.fakes import Client, until
 
 pytestmark = pytest.mark.anyio
@@ -140,25 +140,6 @@ async def test_a_receive_that_fails_is_a_client_that_cannot_be_heard() -> None:
 
     with pytest.raises(ClientGone):
         await answer(Outlet(receive, Client().send, stall_seconds=60, count_slow=Counts().count_slow), 20)
-
-
-async def test_others_get_their_turn_although_nothing_waits() -> None:
-    client, turns = Client(), 0
-
-    async def other() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    beside = asyncio.create_task(other())
-    async with outlet_to(client, Counts()) as outlet:
-        await outlet.start(200, [])
-        for _ in range(50):
-            await outlet.write(bytes(TURN_BYTES))
-        await outlet.finish()
-    beside.cancel()
-    assert turns >= 50
 
 
 async def test_a_small_answer_to_a_client_that_left_is_no_error_of_ours() -> None:
