@@ -132,6 +132,8 @@ class Mailbox:
 
     @property
     def is_full(self) -> bool:
+        if not self.held:  # most of the time: spares the division
+            return False
         return self.held >= (min(self._most_bytes, self._budget.share) if self._counted else self._least_bytes)
 
     def _begin(self, wanted: Callable[[bool], None]) -> None:
