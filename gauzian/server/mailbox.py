@@ -20,8 +20,8 @@ class Mailbox:
 
     `put` takes every message and then waits while too much lies here: `least_bytes` until the body is wanted, then a
     share of the budget, at most `most_bytes`. So that and one message are held. `wanted` is called once, at the first
-    `get`, with whether something of the body is already here; `ended` when the body is complete; `roomy` after a
-    `put_now` that filled the box, when more may come.
+    `get`, with whether something of the body is already here; `ended` when the body is complete; `roomy` when more
+    may come after `is_still_full` has said yes.
     """
 
     __slots__ = (
