@@ -179,12 +179,12 @@ class S3Store:
             answer = await ask_patiently(lambda: self._wire.ask("check", "HEAD"))
             if answer.status == 404:
                 answer = await self._wire.ask("create bucket", "PUT", body=_location(region))
-            # A replica that starts with this one is making it. Stores have several codes for that, one of them the same
-            # as for a stranger's bucket: whether it can be used is seen by asking.
+            if answer.status == 200 or answer.code == "BucketAlreadyOwnedByYou":
+                return
+            # Perhaps a replica that starts with this one is making it. Stores have several codes for that, one of them
+            # the same as for a stranger's bucket: whether it can be used is seen by asking.
             if answer.status != 409 or not await tries.again():
-                break
-        if answer.status != 200:
-            raise answer.as_error("create bucket")
+                raise answer.as_error("create bucket")
 
     def _body(self, pieces: AsyncIterable[bytes], size: int, sha256: bytes | None, watch: Watch) -> SentBody:
         return SentBody(pieces, size=size, sha256=sha256, watch=watch, stall_seconds=self._stall_seconds)
