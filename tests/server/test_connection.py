@@ -6,6 +6,7 @@ import hashlib
 import json
 import tracemalloc
 import weakref
+from collections.abc import Callable
 from typing import Any, cast
 
 import h11
@@ -317,16 +318,12 @@ async def test_a_body_that_nobody_asked_for_waits_in_the_kernel(serving: Run, bo
         assert json.loads((await client.answer("POST")).body)["size"] == len(body)
 
 
-@pytest.mark.anyio
-async def test_what_many_send_and_nobody_takes_yet_stays_within_one_budget(serving: Run, both: bool) -> None:
-    """Each has had a first piece and then takes nothing: what is read of the others' bodies meanwhile is bounded."""
-    limits = ServerLimits(read_budget=512 * KIB, body_read=128 * KIB, body_read_least=4 * KIB)
-    go_on, begun = asyncio.Event(), 0
+def takes_one_piece(then: Callable[[], None], go_on: asyncio.Event) -> ASGIApp:
+    """Of a body, says so, and reads all of it only when it may go on."""
 
     async def hesitates(scope: Scope, receive: Receive, send: Send) -> None:
-        nonlocal begun
         first = await receive()
-        begun += 1
+        then()
         await go_on.wait()
 
         async def from_the_first() -> Message:
@@ -336,8 +333,21 @@ async def test_what_many_send_and_nobody_takes_yet_stays_within_one_budget(servi
 
         await apps.reads_all(scope, from_the_first, send)
 
+    return hesitates
+
+
+@pytest.mark.anyio
+async def test_what_many_send_and_nobody_takes_yet_stays_within_one_budget(serving: Run, both: bool) -> None:
+    """Each has had a first piece and then takes nothing: what is read of the others' bodies meanwhile is bounded."""
+    limits = ServerLimits(read_budget=512 * KIB, body_read=128 * KIB, body_read_least=4 * KIB)
+    go_on, begun = asyncio.Event(), 0
+
+    def count() -> None:
+        nonlocal begun
+        begun += 1
+
     bodies = [bytes([number]) * (1024 * KIB + number) for number in range(20)]
-    async with serving(hesitates, tls=both, limits=limits) as running:
+    async with serving(takes_one_piece(count, go_on), tls=both, limits=limits) as running:
         clients = [await running.connect(send_buffer=16 * KIB) for _ in bodies]
         sending = [
             asyncio.ensure_future(client.send(post("/", body))) for client, body in zip(clients, bodies, strict=True)
@@ -354,6 +364,32 @@ async def test_what_many_send_and_nobody_takes_yet_stays_within_one_budget(servi
             told = json.loads((await client.answer("POST")).body)
             assert (told["size"], told["sha256"]) == (len(body), hashlib.sha256(body).hexdigest())
         assert running.shared.reading.held == 0
+
+
+@pytest.mark.anyio
+async def test_what_an_application_does_not_take_stops_the_reading_and_no_reader_waits_with_a_piece(
+    serving: Run,
+) -> None:
+    took_one, go_on = asyncio.Event(), asyncio.Event()
+    body = bytes(range(256)) * 8 * KIB
+
+    async with serving(takes_one_piece(took_one.set, go_on)) as running:
+        client = await running.connect(send_buffer=16 * KIB)
+        request = post("/", body)
+        await client.send(request[: -len(body)])
+        await until(lambda: running.server.requests_in_flight == 1)
+        (connection,) = running.shared.connections
+        await until(lambda: connection.intake._in_budget)  # the body is wanted
+        sending = asyncio.ensure_future(client.send(body))
+        await took_one.wait()
+        await until(lambda: connection.intake.is_paused)
+        assert connection._mailbox is not None
+        assert connection._mailbox.is_full
+        assert connection.intake.is_idle
+        go_on.set()
+        await sending
+        told = json.loads((await client.answer("POST")).body)
+        assert (told["size"], told["sha256"]) == (len(body), hashlib.sha256(body).hexdigest())
 
 
 @pytest.mark.anyio
