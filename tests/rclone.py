@@ -43,6 +43,8 @@ def running_s3(*, remembering: bool = True) -> Iterator[S3Address]:
                     str(Path(sys.executable).with_name("rclone")),
                     *("serve", "s3", "--config", "", "--addr", "127.0.0.1:0"),
                     *("--auth-key", "gauzian-access,gauzian-secret", "--vfs-cache-mode", "off"),
+                    # Else it compares each new name with all others, and a chunk costs the more the more there are.
+                    "--no-unicode-normalization",
                     *("--dir-cache-time", "5m" if remembering else "0s"),
                     str(data_dir),
                 ],
