@@ -28,6 +28,7 @@ FLOORS = [
         "logs",
         "values",
         "legacy_metrics",
+        "tap",
     },
 ]
 ONLY_IN = {

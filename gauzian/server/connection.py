@@ -17,6 +17,7 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
 from gauzian.errors import Message
+from gauzian.server.bodytap import BodyTap, offer_tap
 from gauzian.server.call import call_application
 from gauzian.server.framing import Http1
 from gauzian.server.intake import Intake
@@ -51,6 +52,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reader: asyncio.Task[None] | None = None
         self._mailbox: Mailbox | None = None
+        self._tap: BodyTap | None = None
         self._head_begun = False
         self._deadline = math.inf
 
@@ -195,6 +197,7 @@ class Connection(asyncio.Protocol):
             ended=self._body_ended,
             roomy=self.intake.go_on,
         )
+        self._tap = None if self.below else offer_tap(scope, self.transport, self.http, self.intake, mailbox)
         self._shared.start_request(
             call_application(
                 app,
@@ -230,7 +233,7 @@ class Connection(asyncio.Protocol):
             self.close()
             # They know us and we know them: without this a thousand refused uploads wait for the garbage collector.
             del self.http
-            self._mailbox = None
+            self._mailbox = self._tap = None
 
     def _passing_out(self, send: Any) -> Any:
         """`send` with a short way for the middle of a long answer: the long way is a tenth of what a piece costs."""
@@ -266,7 +269,7 @@ class Connection(asyncio.Protocol):
             return
         if not something_is_here:
             self.http.go_on()
-        self.intake.want_body()
+        self.intake.want_body(little=self._tap is not None and self._tap.is_used)
 
     def _body_ended(self) -> None:
         self.http.set_surplus_aside()
@@ -289,6 +292,8 @@ class Connection(asyncio.Protocol):
         self.outbox.shut()
         if self._mailbox is not None:
             self._mailbox.close()
+        if self._tap is not None:
+            self._tap.close()
         # It may wait for something that never comes now. If it is the reader that ends it, it is on its way out.
         if self._reader is not None and self._reader is not asyncio.current_task():
             self._reader.cancel()

@@ -80,13 +80,22 @@ class Http1(H11Protocol):
 
     def passes_by(self, data: bytes) -> bool:
         """Is this the middle of a body whose length is known? Then it has been counted and need not be fed."""
+        if len(data) > self.middle():
+            return False
+        self.count_past(len(data))
+        return True
+
+    def middle(self) -> int:
+        """How many bytes of a body whose length is known may come before its last one, which is h11's affair."""
         reader = self.connection._reader
         if type(reader) is not ContentLengthReader or not self.body_is_coming or self.connection._receive_buffer:
-            return False
-        if len(data) >= reader._remaining:
-            return False  # the end is h11's affair
-        reader._remaining -= len(data)
-        return True
+            return 0
+        remaining: int = reader._remaining
+        return remaining - 1
+
+    def count_past(self, size: int) -> None:
+        """So many bytes of the middle have gone another way."""
+        cast(ContentLengthReader, self.connection._reader)._remaining -= size
 
     def passes_out(self, data: bytes) -> bool:
         """Is this the middle of an answer whose length is known, behind its head? Then it has been counted and can go

@@ -7,6 +7,10 @@ from collections import deque
 from typing import SupportsIndex
 
 from gauzian.bytebudget import ByteBudget, Held
+from gauzian.server.limits import KIB
+
+# Much less than what waits for a tap, and enough for a client that is slow.
+_LITTLE_BYTES = 64 * KIB
 
 
 class Intake:
@@ -91,10 +95,11 @@ class Intake:
         self._held_off = False
         self._read_on()
 
-    def want_body(self) -> None:
+    def want_body(self, *, little: bool = False) -> None:
+        """`little`: bring little at a time, because somebody takes from the kernel what is left there."""
         self._in_budget = True
         self._held.hold(len(self))
-        self._read_at_most(self._budget)
+        self._read_at_most(_LITTLE_BYTES if little else self._budget)
 
     def body_ended(self) -> None:
         if self._in_budget:

@@ -131,6 +131,10 @@ class Mailbox:
         self._make_room()
 
     @property
+    def is_empty(self) -> bool:
+        return not self._messages
+
+    @property
     def is_full(self) -> bool:
         if not self.held:  # most of the time: spares the division
             return False

@@ -39,7 +39,7 @@ class Aside:
         self._size = 0
         self._named = ""  # what would be left: the temporary file, then the object
 
-    def take(self, pieces: Sequence[bytes]) -> None:
+    def take(self, pieces: Sequence[bytes | memoryview]) -> None:
         if self._fd < 0:
             self._open()
         self._size += write_all(self._fd, pieces)

@@ -49,7 +49,8 @@ class ObjectStore(Protocol):
         When it raises or is cancelled, no object of these bytes is there (best effort if the store has just died: the
         sweep finds it), and nothing else is left: no temporary file, no open connection, nobody reading `pieces`. An
         object that the key had before may be there or not: keys are used once. Not retried once a piece was asked for.
-        `pieces` may be iterated in another task than the caller's, and is not closed.
+        `pieces` may be iterated in another task than the caller's, and is not closed. If it has a `tap` (see
+        gauzian/tap.py), the store may take from there what has not been asked for as pieces.
         Memory: at most a few hundred KiB however large the object.
         """
         ...

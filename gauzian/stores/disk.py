@@ -23,10 +23,12 @@ from gauzian.stores.base import ListedObject, ObjectMissing, StoredObject
 from gauzian.stores.commits import MOST_BYTES, Commits
 from gauzian.stores.files import Batch, FilePieces, file_work
 from gauzian.stores.keys import is_key, require_key, shard
+from gauzian.stores.siphon import Siphon, Siphons
 from gauzian.stores.tally import Tally
 from gauzian.stores.threads import MIB, FileThreads, Strand
 from gauzian.stores.tmpdir import TemporaryDirectory
 from gauzian.stores.watching import Watch
+from gauzian.tap import Tap
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +68,7 @@ class DiskStore:
         self._objects = str(root / "objects")  # text, not Path: every put, get and delete makes names from it
         self._threads = threads
         self._commits = Commits(threads, fsync=fsync)
+        self._siphons = Siphons()
         self._fsync = fsync
         self._least_free_bytes = least_free_bytes
         self._metrics = metrics
@@ -87,25 +90,34 @@ class DiskStore:
         strand = Strand(self._threads)
         tally = Tally(size=size, sha256=sha256)
         batch = Batch(self._threads.writing)
+        tap: Tap | None = getattr(pieces, "tap", None)
+        siphon = Siphon(tap, aside, tally, strand=strand, siphons=self._siphons)
         with Watch(self._metrics, "put") as watch:
             try:
                 source = aiter(pieces)
+                await siphon.run(batch)
                 while (piece := await watch.next(source)) is not None:
                     tally.add(piece)
                     if batch.full:  # asked late, so that the last pieces go with the commit
                         await batch.hand_over(lambda pieces: file_work(strand.run(aside.take, pieces)))
                     batch.add(piece)
+                    await siphon.run(batch)
                 stored = tally.finish()
                 if strand.begun or stored.size > MOST_BYTES:
                     await batch.hand_over(lambda pieces: file_work(strand.run(aside.commit, pieces)))
                 else:  # all of it is still here
                     await batch.hand_over(lambda pieces: file_work(self._commits.commit(aside, pieces)))
+                siphon.close()
                 return stored
             except BaseException:
                 batch.drop()
                 if strand.begun:
-                    await strand.end(aside.abandon)
+                    await strand.end(siphon.abandon)
+                else:
+                    siphon.close()
                 raise
+            finally:
+                siphon.end()
 
     @asynccontextmanager
     async def get(self, key: str, *, start: int = 0, length: int | None = None) -> AsyncIterator[AsyncIterator[bytes]]:

@@ -66,7 +66,7 @@ class Batch:
         self._held.drop()
 
 
-def write_all(fd: int, pieces: Sequence[bytes]) -> int:
+def write_all(fd: int, pieces: Sequence[bytes | memoryview]) -> int:
     """One writev, and more when it took less than everything (a disk about to be full, a signal); how many bytes."""
     left: list[bytes | memoryview] = list(pieces)
     total = 0

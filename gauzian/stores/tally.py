@@ -27,7 +27,7 @@ class Tally:
         self._sha256 = new_sha256()
         self._xxh3 = xxh3_128()
 
-    def add(self, piece: bytes) -> None:
+    def add(self, piece: bytes | memoryview) -> None:
         """Raises ValueError as soon as there are too many."""
         self.size += len(piece)
         if self._expected_size is not None and self.size > self._expected_size:

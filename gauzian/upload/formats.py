@@ -15,6 +15,7 @@ from typing import Protocol
 from uuid import UUID
 
 from gauzian.errors import ChunkTooLarge, EmptyChunk, Receive, Scope, UnsupportedMediaType, UploadTooSlow
+from gauzian.tap import Tap
 from gauzian.upload.digest import promised_sha256
 from gauzian.upload.target import file_id_of, index_of_text, iv_of, query_fields
 from gauzian.web.body import Body, declared_length, header
@@ -80,11 +81,13 @@ class Reader(Protocol):
 class ChunkPieces:
     """The bytes of a chunk, out of a body through a reader, counted.
 
+    `tap`: where the next of them may be taken instead, if they are the bytes of the body as they are.
     They end only where the body ended and was valid to its last byte; an error is final, as in Body.
     """
 
-    def __init__(self, body: Body, reader: Reader, *, most_bytes: int) -> None:
-        self.size = 0
+    def __init__(self, body: Body, reader: Reader, *, most_bytes: int, tap: Tap | None = None) -> None:
+        self.tap = tap
+        self._counted = 0
         self._body = body
         self._reader = reader
         self._most_bytes = most_bytes
@@ -101,6 +104,11 @@ class ChunkPieces:
                 raise StopAsyncIteration
             await self._pull()
         return self._ready.popleft()
+
+    @property
+    def size(self) -> int:
+        """Bytes that have come."""
+        return self._counted if self.tap is None else self._counted + self.tap.taken
 
     @property
     def ended(self) -> bool:
@@ -134,7 +142,7 @@ class ChunkPieces:
     def _take(self, piece: bytes) -> None:
         try:
             for found in self._reader.feed(piece):
-                self.size += len(found)
+                self._counted += len(found)
                 if self.size > self._most_bytes:
                     raise ChunkTooLarge(self._most_bytes)
                 if found:
@@ -212,7 +220,7 @@ class RawChunk:
         named, most = _named_by_query(scope), self._limits.max_chunk_size
         with (
             closing(self._limits.open_body(scope, receive, most)) as body,
-            closing(ChunkPieces(body, _AsItIs(named), most_bytes=most)) as pieces,
+            closing(ChunkPieces(body, _AsItIs(named), most_bytes=most, tap=body.tap)) as pieces,
         ):
             yield IncomingChunk(named.file_id, pieces, size=body.declared, sha256=promised_sha256(scope))
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from functools import partial
 
 from gauzian.errors import ApiError, BadField, BodyTooLarge, BodyTooSlow, ClientGone, Message, Receive, Scope
+from gauzian.tap import EXTENSION, Tap
 
 # More digits are no length that anybody sends, and int() itself refuses some thousands of them.
 _MOST_DIGITS = 18
@@ -52,6 +53,8 @@ class Body:
     once it has kept us waiting for `grace_seconds` in total (0: any rate); else BodyTooSlow (or what `too_slow` makes).
     ClientGone when it hangs up or ends before what it declared.
 
+    Whoever needs no pieces may take what lies between them by `tap`, where there is one; it counts as received.
+
     A refusal is final: whoever asks again after one gets it again and never an end that looks like a whole body. A wait
     that was cancelled from outside may be taken up again. `close` is for whoever stops before the end; without it one
     timer lives on for at most `idle_seconds`.
@@ -71,8 +74,9 @@ class Body:
     ) -> None:
         self.declared = declared_length(scope)
         self.most_bytes = most_bytes
-        self.received = 0
+        self.tap: Tap | None = scope.get("extensions", {}).get(EXTENSION) if self.declared is not None else None
         self.ended = False
+        self._received = 0
         self._receive = receive
         self._idle_seconds = idle_seconds
         self._slowest = slowest
@@ -101,7 +105,7 @@ class Body:
             if message["type"] == "http.disconnect":
                 raise self._refuse(ClientGone)
             piece: bytes = message.get("body", b"")
-            self.received += len(piece)
+            self._received += len(piece)
             if self.received > self.most_bytes:
                 raise self._refuse(partial(self._too_large, self.most_bytes))
             if not message.get("more_body", False):
@@ -109,6 +113,11 @@ class Body:
             if piece:
                 return piece
         raise StopAsyncIteration
+
+    @property
+    def received(self) -> int:
+        """Bytes that have come, by way of pieces or by way of `tap`."""
+        return self._received if self.tap is None else self._received + self.tap.taken
 
     async def read(self) -> bytes:
         """All of it, for small bodies: `most_bytes` is what it may cost in memory."""
