@@ -1,4 +1,4 @@
-"""A body's bytes where they wait in the kernel: for whoever can take them there, in a thread, and needs no pieces."""
+"""A body's bytes where they wait in the kernel: for whoever can take them from there and needs no pieces."""
 
 from __future__ import annotations
 
@@ -21,11 +21,15 @@ class Tap(Protocol):
         ...
 
     def hold(self) -> int:
-        """How many bytes may be read from `socket` now and soon; 0 unless many wait there and `receive` has given what
+        """How many bytes may be read now and soon; 0 unless many wait there and `receive` has given what
         came before them. `receive` then gives nothing until `hold` has answered 0 or `release` was called.
 
         Ask before the first `receive`, too: it then brings less at a time, and leaves more to the tap.
         """
+        ...
+
+    def read_into(self, buffer: memoryview) -> int:
+        """While held: right here, without waiting. 0: nothing is there, or the client is gone."""
         ...
 
     def socket(self) -> socket.socket:
@@ -33,7 +37,7 @@ class Tap(Protocol):
         ...
 
     def drawn(self, size: int) -> None:
-        """So many bytes were read from it."""
+        """So many bytes were read from it by the thread."""
         ...
 
     def release(self) -> None:

@@ -26,6 +26,7 @@ from gauzian.stores.keys import require_key
 from gauzian.stores.s3_answers import Answer, Tries, ask_patiently
 from gauzian.stores.s3_body import SentBody
 from gauzian.stores.s3_listing import ListingPage
+from gauzian.stores.s3_passage import Passages
 from gauzian.stores.s3_received import ReceivedPieces, SmallFirstReads
 from gauzian.stores.s3_signing import Signer
 from gauzian.stores.s3_wire import S3Wire
@@ -103,6 +104,7 @@ class S3Store:
         self._spool_dir = spool_dir
         self._threads = threads
         self._stall_seconds = stall_seconds
+        self._passages = Passages()
         self._metrics = metrics
 
     async def put(
@@ -187,7 +189,14 @@ class S3Store:
                 raise answer.as_error("create bucket")
 
     def _body(self, pieces: AsyncIterable[bytes], size: int, sha256: bytes | None, watch: Watch) -> SentBody:
-        return SentBody(pieces, size=size, sha256=sha256, watch=watch, stall_seconds=self._stall_seconds)
+        return SentBody(
+            pieces,
+            size=size,
+            sha256=sha256,
+            watch=watch,
+            stall_seconds=self._stall_seconds,
+            passages=self._passages,
+        )
 
     async def _send(self, key: str, make_body: Callable[[], SentBody], *, replay: bool) -> StoredObject:
         tries = Tries()

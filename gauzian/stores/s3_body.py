@@ -15,8 +15,10 @@ from aiohttp.abc import AbstractStreamWriter
 
 from gauzian.errors import DigestMismatch
 from gauzian.stores.base import StoredObject
+from gauzian.stores.s3_passage import Passage, Passages
 from gauzian.stores.tally import Tally
 from gauzian.stores.watching import Watch
+from gauzian.tap import Tap
 
 
 class SentBody(Payload):
@@ -28,7 +30,14 @@ class SentBody(Payload):
     _autoclose = True  # there is nothing to close, and aiohttp need not warn
 
     def __init__(
-        self, pieces: AsyncIterable[bytes], *, size: int, sha256: bytes | None, watch: Watch, stall_seconds: float
+        self,
+        pieces: AsyncIterable[bytes],
+        *,
+        size: int,
+        sha256: bytes | None,
+        watch: Watch,
+        stall_seconds: float,
+        passages: Passages,
     ) -> None:
         super().__init__(None)
         self._size = self._length = size
@@ -41,6 +50,8 @@ class SentBody(Payload):
         self._untaken_since: float | None = None
         self._ended: asyncio.Event | None = None
         self._tally = Tally(size=size, sha256=sha256)
+        tap: Tap | None = getattr(pieces, "tap", None)
+        self._passage = None if tap is None else Passage(tap, self._tally, passages)
         self.has_failed = False
         """`pieces` raised, or something was wrong with what it gave."""
         self._error: BaseException | None = None
@@ -85,6 +96,8 @@ class SentBody(Payload):
         self._consumed = True
         self._ended = asyncio.Event()
         self._timer = self._loop.call_later(self._stall_seconds, self._look)
+        if self._passage is not None:
+            self._passage.begin()
         try:
             await self._send(writer)
         except BaseException:
@@ -95,7 +108,9 @@ class SentBody(Payload):
         finally:
             self._timer.cancel()
             self._ended.set()
-            del self._source  # aiohttp keeps its request, and so us, until garbage is collected
+            if self._passage is not None:
+                self._passage.end()
+            del self._source, self._passage  # aiohttp keeps its request, and so us, until garbage is collected
         if self.has_failed:
             # Not the error itself: aiohttp would keep it, and with it the frames above and the last piece in them.
             raise ConnectionAbortedError
@@ -122,7 +137,20 @@ class SentBody(Payload):
             last.append(piece)
         else:
             await self._hand_over(writer, piece)
+            del piece
+            await self._pass_by(writer)
         return True
+
+    async def _pass_by(self, writer: AbstractStreamWriter) -> None:
+        """What waits in the kernel behind the last piece, as far as it goes without being one."""
+        while self._passage is not None and self._transport is not None:
+            rest = self._passage.move(self._transport)
+            if rest is None:
+                return
+            if rest:
+                await self._hand_over(writer, rest)
+            else:
+                await asyncio.sleep(0)
 
     async def _next(self) -> bytes | None:
         try:
