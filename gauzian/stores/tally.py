@@ -13,9 +13,8 @@ from gauzian.stores.base import StoredObject
 class Tally:
     """`add` every piece in order, then `finish`. `size` and `sha256`: what the bytes must come to, where that is known.
 
-    On the event loop and not in a thread: a piece has just come from the socket and lies in the processor's cache, its
-    hash takes a fraction of a millisecond, and a thread that hashes gives up the interpreter and takes it again for
-    every piece (a tenth of the CPU of an upload to a disk).
+    Where the bytes are received, while the processor's cache has them: pieces on the event loop, what a thread receives
+    (siphon.py) in that thread. A hop only for the hash would give up the interpreter and take it again for every piece.
     """
 
     __slots__ = ("_expected_sha256", "_expected_size", "_sha256", "_xxh3", "size")
