@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -93,6 +94,29 @@ async def room(
         metrics=metrics,
     ) as store:
         yield Room("s3", store, metrics, threads, lambda: _files(tmp_path) + _files(server.data_dir / bucket))
+
+
+@pytest.fixture(params=["nameless", "named"])
+def unfinished(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How the file system lets an unfinished object lie: without a name, or (NFS) under a temporary one."""
+    kind: str = request.param
+    if kind == "named":
+        monkeypatch.setattr("gauzian.stores.disk.has_nameless_files", lambda directory: False)
+    return kind
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 4 MiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", place], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("may not mount")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
 
 
 def _files(directory: Path) -> list[str]:

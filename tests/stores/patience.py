@@ -1,9 +1,14 @@
-"""Waiting for what will be so, and pieces that come as a test wants them."""
+"""Waiting for what will be so, pieces that come as a test wants them, and calls that stand still."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
 
 _SECONDS = 8.0
 
@@ -45,3 +50,19 @@ class Halting:
             raise
         if self._error is not None:
             raise self._error
+
+
+class Stuck:
+    """A system call that stands still in its thread until it may go on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        self.inside = threading.Event()
+        self.go = threading.Event()
+        real = getattr(os, name)
+
+        def stand_still(*args: Any, **kwargs: Any) -> Any:
+            self.inside.set()
+            assert self.go.wait(20)
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(os, name, stand_still)

@@ -7,8 +7,6 @@ import errno
 import os
 import random
 import stat
-import subprocess
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +18,7 @@ from gauzian.errors import StoreDown, StoreFull
 from gauzian.stores.base import ObjectMissing
 from gauzian.stores.disk import DiskStore, open_disk
 from gauzian.stores.threads import FileThreads
-from tests.stores.patience import Halting, cut, until
+from tests.stores.patience import Halting, Stuck, cut, until
 
 pytestmark = pytest.mark.anyio
 
@@ -29,33 +27,10 @@ DATA = random.Random(3).randbytes(3 * MIB)
 KEY = "file.0.x"
 
 
-@pytest.fixture(params=["nameless", "named"])
-def unfinished(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """How the file system lets an unfinished object lie: without a name, or (NFS) under a temporary one."""
-    kind: str = request.param
-    if kind == "named":
-        monkeypatch.setattr("gauzian.stores.disk.has_nameless_files", lambda directory: False)
-    return kind
-
-
 @pytest.fixture
 async def store(tmp_path: Path, threads: FileThreads, unfinished: str) -> AsyncIterator[DiskStore]:
     async with open_disk(tmp_path, threads=threads) as store:
         yield store
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 4 MiB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", place], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("may not mount")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", place], check=True)
 
 
 def files(directory: Path) -> list[str]:
@@ -69,22 +44,6 @@ def find(directory: Path) -> Path:
 async def read(store: DiskStore, key: str = KEY) -> bytes:
     async with store.get(key) as pieces:
         return b"".join([piece async for piece in pieces])
-
-
-class Stuck:
-    """A system call that stands still in its thread until it may go on."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-        self.inside = threading.Event()
-        self.go = threading.Event()
-        real = getattr(os, name)
-
-        def stand_still(*args: Any, **kwargs: Any) -> Any:
-            self.inside.set()
-            assert self.go.wait(20)
-            return real(*args, **kwargs)
-
-        monkeypatch.setattr(os, name, stand_still)
 
 
 @contextmanager
