@@ -81,6 +81,7 @@ class Siphon:
 
     def end(self) -> None:
         """On the loop, however the put has ended."""
+        self._most = 0  # a thread that hangs and was given up must not read on: somebody else does now
         if self._tap is not None:
             self._tell(self._tap)
             self._tap.release()
