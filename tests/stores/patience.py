@@ -58,9 +58,13 @@ class Stuck:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         self.inside = threading.Event()
         self.go = threading.Event()
+        self.calls = 0
+        lock = threading.Lock()
         real = getattr(os, name)
 
         def stand_still(*args: Any, **kwargs: Any) -> Any:
+            with lock:
+                self.calls += 1
             self.inside.set()
             assert self.go.wait(20)
             return real(*args, **kwargs)
