@@ -125,9 +125,7 @@ class Connection(asyncio.Protocol):
     @property
     def is_idle(self) -> bool:
         """Between two requests. A fresh connection is not: its client has come with one."""
-        return (
-            not self.closing and self._reader is not None and not self._head_begun and self.http.keep_alive_requests > 0
-        )
+        return not (self.closing or self._reader is None or self._head_begun) and self.http.keep_alive_requests > 0
 
     def look(self, now: float) -> None:
         """A few times per second: is something overdue?"""
@@ -179,6 +177,8 @@ class Connection(asyncio.Protocol):
     def keep_for_rest(self) -> None:
         """The small rest of a body is read off, but not for ever."""
         self._deadline = self._loop.time() + self._limits.linger_idle_seconds
+        if self._tap is not None:
+            self._tap.release()
 
     async def write(self, data: bytes) -> None:
         await self.outbox.write(data)
