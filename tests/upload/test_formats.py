@@ -12,7 +12,8 @@ import pytest
 
 from gauzian.errors import ApiError, BadField, ChunkTooLarge, ClientGone, EmptyChunk, Message, UploadTooSlow
 from gauzian.upload.digest import promised_sha256
-from gauzian.upload.formats import BodyLimits, RawChunk
+from gauzian.upload.formats import BodyLimits, ChunkPieces, IncomingChunk, RawChunk
+from tests.taps import CountedTap, offering
 from tests.upload.feeding import FILE_ID, IV, Arrived, Client, arrive, complaint, post
 
 pytestmark = pytest.mark.anyio
@@ -300,3 +301,59 @@ async def test_a_large_raw_chunk_is_never_held() -> None:
             taken += len(piece)
             assert taken == sent  # nothing was read ahead
     assert taken == 10 << 20
+
+
+def pieces_of(incoming: IncomingChunk) -> ChunkPieces:
+    assert isinstance(incoming.pieces, ChunkPieces)
+    return incoming.pieces
+
+
+async def test_the_pieces_of_a_raw_chunk_of_a_known_length_have_the_tap_of_its_body() -> None:
+    tap = CountedTap()
+    for scope, its in [
+        (offering(post(3, query=QUERY), tap), tap),
+        (offering(post(query=QUERY), tap), None),
+        (post(3, query=QUERY), None),
+    ]:
+        async with RAW.open(scope, Client([b"abc"]).receive) as incoming:
+            assert pieces_of(incoming).tap is its
+
+
+async def test_what_was_taken_by_the_tap_is_of_the_chunk() -> None:
+    tap = CountedTap()
+    async with RAW.open(offering(post(10, query=QUERY), tap), Client([b"abc", b"z"]).receive) as incoming:
+        pieces = pieces_of(incoming)
+        assert await anext(pieces) == b"abc"
+        tap.drawn(2)
+        assert pieces.size == 5
+        tap.drawn(4)
+        assert (pieces.size, pieces.ended) == (9, False)
+        assert [piece async for piece in pieces] == [b"z"]
+        assert (pieces.size, pieces.ended, incoming.size) == (10, True, 10)
+    assert (incoming.index, incoming.iv) == (7, IV)
+
+
+@pytest.mark.parametrize("taken", [0, 1, 5])
+async def test_a_chunk_shorter_than_declared_is_none_with_a_tap_either(taken: int) -> None:
+    tap = CountedTap()
+    async with RAW.open(offering(post(10, query=QUERY), tap), Client([b"abc", b"z"]).receive) as incoming:
+        assert await anext(incoming.pieces) == b"abc"
+        tap.drawn(taken)
+        assert await anext(incoming.pieces) == b"z"
+        for _ in range(2):
+            with pytest.raises(ClientGone):
+                await anext(incoming.pieces)
+        assert not pieces_of(incoming).ended
+
+
+async def test_a_chunk_is_too_large_and_not_empty_whichever_way_it_came() -> None:
+    tap = CountedTap()
+    async with RAW.open(offering(post(1000, query=QUERY), tap), Client([b"abc"]).receive) as incoming:
+        tap.drawn(998)
+        with pytest.raises(ChunkTooLarge):
+            await anext(incoming.pieces)
+    tap = CountedTap()
+    async with RAW.open(offering(post(10, query=QUERY), tap), Client([]).receive) as incoming:
+        tap.drawn(10)
+        assert [piece async for piece in incoming.pieces] == []
+        assert pieces_of(incoming).ended

@@ -35,6 +35,7 @@ from gauzian.upload import json_chunk
 from gauzian.upload.base64_text import Base64Text
 from gauzian.upload.formats import BodyLimits
 from gauzian.upload.json_chunk import JsonChunk, JsonReader
+from tests.taps import CountedTap, offering
 from tests.upload.feeding import FILE_ID, IV, Client, arrive, complaint, cut_at, feed, in_pieces, post
 
 pytestmark = pytest.mark.anyio
@@ -526,3 +527,13 @@ def test_the_content_type_must_be_json(content_type: str, is_taken: bool) -> Non
 
 def test_the_bounds_are_far_above_what_clients_send() -> None:
     assert len(document(chunk_data="")) * 50 < json_chunk._MOST_BESIDE
+
+
+@pytest.mark.parametrize("name", ["as the old client sends it", "the bytes first"])
+@pytest.mark.parametrize("size", [len(DATA), 100])
+async def test_there_is_no_tap_for_what_must_be_decoded(name: str, size: int) -> None:
+    body = GOOD[name]
+    scope = offering(json_post(len(body)), CountedTap())
+    async with format_with(Shelf()).open(scope, Client(in_pieces(body, size)).receive) as incoming:
+        assert getattr(incoming.pieces, "tap", None) is None
+        assert b"".join([piece async for piece in incoming.pieces]) == DATA

@@ -25,6 +25,7 @@ from gauzian.errors import (
 from gauzian.upload.formats import BodyLimits
 from gauzian.upload.multipart_chunk import MultipartChunk, MultipartReader
 from gauzian.upload.part_headers import boundary_of
+from tests.taps import CountedTap, offering
 from tests.upload.feeding import FILE_ID, IV, Client, Fed, arrive, complaint, cut_at, feed, in_pieces, post
 
 pytestmark = pytest.mark.anyio
@@ -396,3 +397,11 @@ async def test_parts_nobody_wants_count_against_the_body() -> None:
 async def test_a_part_without_bytes_is_an_empty_chunk() -> None:
     with pytest.raises(EmptyChunk):
         await arrive(format_of(), form_post(), Client([part("chunk", b"") + INDEX + IV_PART + END]))
+
+
+@pytest.mark.parametrize("size", [len(WHOLE), 100])
+async def test_there_is_no_tap_for_what_stands_between_boundaries(size: int) -> None:
+    scope = offering(form_post(len(WHOLE)), CountedTap())
+    async with format_of().open(scope, Client(in_pieces(WHOLE, size)).receive) as incoming:
+        assert getattr(incoming.pieces, "tap", None) is None
+        assert b"".join([piece async for piece in incoming.pieces]) == DATA

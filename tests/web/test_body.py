@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import anyio
@@ -14,6 +15,7 @@ import pytest
 from gauzian.errors import BadField, BodyTooLarge, BodyTooSlow, ClientGone, Message, UploadTooSlow
 from gauzian.web import body as body_module
 from gauzian.web.body import Body, declared_length, header
+from tests.taps import CountedTap, offering
 
 pytestmark = pytest.mark.anyio
 
@@ -374,3 +376,63 @@ async def test_a_thousand_pieces_cost_one_timer() -> None:
     async for _ in body:
         highest = max(highest, len(timers(body)))
     assert highest == 1
+
+
+def declaring(length: int, tap: CountedTap) -> dict[str, Any]:
+    return offering(request(content_length=str(length)), tap)
+
+
+async def test_a_body_of_a_known_length_has_the_tap_that_the_server_offers() -> None:
+    tap = CountedTap()
+    assert body_of(Client(), declaring(12, tap)).tap is tap
+    assert body_of(Client(), offering(CHUNKED, tap)).tap is None
+    assert body_of(Client(), request(content_length="12")).tap is None
+    assert body_of(Client(), {**request(content_length="12"), "extensions": {"other": tap}}).tap is None
+
+
+async def test_what_was_taken_by_the_tap_has_been_received() -> None:
+    client, tap = Client(b"one"), CountedTap()
+    body = body_of(client, declaring(12, tap))
+    assert await anext(body) == b"one"
+    tap.drawn(4)
+    assert body.received == 7
+    tap.drawn(3)
+    assert (body.received, body.ended) == (10, False)
+    client.send(b"tw", more=False)
+    assert [piece async for piece in body] == [b"tw"]
+    assert (body.received, body.ended, timers(body)) == (12, True, [])
+
+
+@pytest.mark.parametrize("taken", [0, 1, 6])
+async def test_an_end_before_the_declared_length_is_no_end_with_a_tap_either(taken: int) -> None:
+    client, tap = Client(b"one"), CountedTap()
+    body = body_of(client, declaring(12, tap))
+    assert await anext(body) == b"one"
+    tap.drawn(taken)
+    client.send(b"tw", more=False)
+    for _ in range(2):
+        with pytest.raises(ClientGone):
+            await anext(body)
+    assert (body.ended, timers(body)) == (False, [])
+
+
+async def test_a_body_is_too_large_whichever_way_it_came() -> None:
+    client, tap = Client(b"one"), CountedTap()
+    body = body_of(client, declaring(12, tap), most_bytes=12)
+    assert await anext(body) == b"one"
+    tap.drawn(8)
+    client.send(b"xx")
+    for _ in range(2):
+        with pytest.raises(BodyTooLarge):
+            await anext(body)
+
+
+async def test_what_was_taken_by_the_tap_counts_for_the_clients_rate() -> None:
+    """In a second it may keep us waiting for as long as it has sent: the grace alone would be over at once."""
+    client, tap = Client(b"x"), CountedTap()
+    body = body_of(client, declaring(502, tap), slowest=100, grace_seconds=0.01)
+    assert await anext(body) == b"x"
+    tap.drawn(500)
+    asyncio.get_running_loop().call_later(0.1, partial(client.send, b"x", more=False))
+    assert await anext(body) == b"x"
+    assert body.received == 502
