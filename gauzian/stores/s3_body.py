@@ -149,8 +149,8 @@ class SentBody(Payload):
                 return
             if rest:
                 await self._hand_over(writer, rest)
-            else:
-                await asyncio.sleep(0)
+            del rest
+            await asyncio.sleep(0)
 
     async def _next(self) -> bytes | None:
         try:

@@ -37,8 +37,9 @@ class Passage:
         self._held = Held(passages.left)
 
     def begin(self) -> None:
-        """Before the first piece is asked for."""
+        """Before the first piece is asked for. That one comes in any case: the head of the request goes with it."""
         self._tap.hold()
+        self._tap.release()
 
     def move(self, transport: asyncio.WriteTransport) -> bytes | None:
         """Send what waits behind the pieces so far: the rest that the store did not take, to be handed over before the

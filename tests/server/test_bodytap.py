@@ -83,7 +83,13 @@ class Taken:
     is_whole: bool = False
 
 
-async def take_all(scope: Scope, receive: Receive, *, in_thread: bool = True) -> Taken:
+def read_into(tap: Tap, size: int) -> bytes:
+    """What there is, of more than may be read."""
+    buffer = memoryview(bytearray(size + 100))
+    return bytes(buffer[: tap.read_into(buffer)])
+
+
+async def take_all(scope: Scope, receive: Receive, *, how: str = "in-a-thread") -> Taken:
     """As a store does: by `receive`, and whenever the tap says yes what waits behind it."""
     tap: Tap | None = scope["extensions"].get(EXTENSION)
     taken = Taken()
@@ -96,9 +102,12 @@ async def take_all(scope: Scope, receive: Receive, *, in_thread: bool = True) ->
             taken.is_whole = True
             break
         while tap is not None and (size := tap.hold()):
-            with tap.socket() as sock:
-                drawn = await asyncio.to_thread(draw, sock, size) if in_thread else draw(sock, size)
-            tap.drawn(len(drawn))
+            if how == "by-read-into":
+                drawn = read_into(tap, size)
+            else:
+                with tap.socket() as sock:
+                    drawn = await asyncio.to_thread(draw, sock, size) if how == "in-a-thread" else draw(sock, size)
+                tap.drawn(len(drawn))
             taken.body += drawn
             taken.by_tap += len(drawn)
     if tap is not None:
@@ -117,11 +126,11 @@ async def tell(scope: Scope, send: Send, taken: Taken) -> None:
     await apps.answer(send, 200, json.dumps(told).encode())
 
 
-@pytest.mark.parametrize("in_thread", [True, False], ids=["in-a-thread", "right-there"])
-async def test_a_body_comes_byte_for_byte_by_both_ways_and_its_end_by_receive(serving: Run, in_thread: bool) -> None:
+@pytest.mark.parametrize("how", ["in-a-thread", "right-there", "by-read-into"])
+async def test_a_body_comes_byte_for_byte_by_both_ways_and_its_end_by_receive(serving: Run, how: str) -> None:
     async def takes(scope: Scope, receive: Receive, send: Send) -> None:
         await fills(tap_of(scope))
-        await tell(scope, send, await take_all(scope, receive, in_thread=in_thread))
+        await tell(scope, send, await take_all(scope, receive, how=how))
 
     async with serving(takes) as running:
         client = await running.connect(send_buffer=4 * MIB)
@@ -134,8 +143,9 @@ async def test_a_body_comes_byte_for_byte_by_both_ways_and_its_end_by_receive(se
         assert running.server.accepted_total == 1
 
 
+@pytest.mark.parametrize("how", ["socket", "read-into"])
 @pytest.mark.parametrize("size", [LEAST * 4, 1 * MIB, 3 * MIB])
-async def test_a_next_request_right_behind_the_body_is_not_touched(serving: Run, size: int) -> None:
+async def test_a_next_request_right_behind_the_body_is_not_touched(serving: Run, size: int, how: str) -> None:
     """All of both waits in the kernel when the tap is asked: it gives all of the body but its last byte."""
     body, behind = BODY[:size], post("/second", b"tail")
 
@@ -149,9 +159,12 @@ async def test_a_next_request_right_behind_the_body_is_not_touched(serving: Run,
         with tap.socket() as sock:
             await until(lambda: waiting(sock) == size - len(taken.body) + len(behind))
             assert most == size - len(taken.body) - 1
-            taken.body += draw(sock, most)
+            if how == "socket":
+                taken.body += draw(sock, most)
+                tap.drawn(most)
+            else:
+                taken.body += read_into(tap, most)
             assert waiting(sock) == 1 + len(behind)
-        tap.drawn(most)
         assert tap.hold() == 0
         message = await receive()
         assert (message["body"], message["more_body"]) == (body[-1:], False)
@@ -461,6 +474,7 @@ def assert_is_closed(tap: Tap) -> None:
     assert tap.hold() == 0
     with pytest.raises(ConnectionResetError):
         tap.socket()
+    assert read_into(tap, 10) == b""
     tap.drawn(10)
     tap.release()
     assert tap.hold() == 0
