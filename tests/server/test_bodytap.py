@@ -283,6 +283,31 @@ async def test_a_body_that_comes_in_crumbs_is_left_to_receive(serving: Run) -> N
         assert (told["sha256"], told["by_tap"]) == (hashlib.sha256(body).hexdigest(), 0)
 
 
+@pytest.mark.parametrize("asks", [True, False], ids=["asked", "not-asked"])
+async def test_receive_brings_little_at_a_time_to_who_has_asked_before(serving: Run, asks: bool) -> None:
+    sizes: list[int] = []
+
+    async def takes(scope: Scope, receive: Receive, send: Send) -> None:
+        tap = tap_of(scope)
+        await fills(tap, MIB)
+        if asks:
+            tap.hold()
+        taken = Taken()
+        while not taken.is_whole:
+            message = await receive()
+            taken.body += message["body"]
+            taken.is_whole = not message["more_body"]
+            sizes.append(len(message["body"]))
+        await tell(scope, send, taken)
+
+    async with serving(takes) as running:
+        client = await running.connect(send_buffer=4 * MIB)
+        await client.send(post("/", BODY))
+        told = json.loads((await client.answer("POST")).body)
+        assert told["sha256"] == hashlib.sha256(BODY).hexdigest()
+        assert (max(sizes) <= 64 * KIB) is asks
+
+
 async def test_after_a_yes_nothing_comes_by_receive_until_it_is_released(serving: Run) -> None:
     async def takes(scope: Scope, receive: Receive, send: Send) -> None:
         tap, connection = tap_of(scope), the_connection(running)

@@ -83,6 +83,17 @@ async def test_a_read_is_small_until_the_body_is_wanted_and_after_its_end() -> N
     assert next(sizes) == 64
 
 
+async def test_a_read_stays_little_where_a_tap_takes_the_rest_and_whatever_the_budget_has() -> None:
+    noted = Noted()
+    sizes = read_sizes(noted)
+    noted.intake.want_body(little=True)
+    assert next(sizes) == 64 * 1024
+    noted.intake.put(b"counted all the same")
+    assert noted.held == 20
+    noted.intake.body_ended()
+    assert (next(sizes), noted.held) == (64, 0)
+
+
 async def test_what_came_before_the_body_was_wanted_counts_from_then_on_but_not_what_is_being_handled() -> None:
     """That one is in the mailbox already, which counts it."""
     noted = Noted()

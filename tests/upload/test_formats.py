@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+from contextlib import closing
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +13,8 @@ import pytest
 
 from gauzian.errors import ApiError, BadField, ChunkTooLarge, ClientGone, EmptyChunk, Message, UploadTooSlow
 from gauzian.upload.digest import promised_sha256
-from gauzian.upload.formats import BodyLimits, ChunkPieces, IncomingChunk, RawChunk
+from gauzian.upload.formats import BodyLimits, ChunkPieces, IncomingChunk, Named, RawChunk
+from gauzian.web.body import Body
 from tests.taps import CountedTap, offering
 from tests.upload.feeding import FILE_ID, IV, Arrived, Client, arrive, complaint, post
 
@@ -357,3 +359,22 @@ async def test_a_chunk_is_too_large_and_not_empty_whichever_way_it_came() -> Non
         tap.drawn(10)
         assert [piece async for piece in incoming.pieces] == []
         assert pieces_of(incoming).ended
+
+
+class AsItIs:
+    def feed(self, piece: bytes) -> tuple[bytes]:
+        return (piece,)
+
+    def finish(self) -> Named:
+        raise AssertionError("it has no end")
+
+
+async def test_the_limit_of_a_chunk_counts_both_ways_under_a_body_that_may_be_larger() -> None:
+    tap = CountedTap()
+    body = Body(post(5000), Client([b"abc", b"d"]).receive, most_bytes=5000)
+    with closing(body), closing(ChunkPieces(body, AsItIs(), most_bytes=1000, tap=tap)) as pieces:
+        assert await anext(pieces) == b"abc"
+        tap.drawn(997)
+        for _ in range(2):
+            with pytest.raises(ChunkTooLarge):
+                await anext(pieces)
