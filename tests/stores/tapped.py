@@ -37,7 +37,7 @@ class Body:
         self.asked = False
         self.refuses: OSError | None = None
         self._ahead = ahead
-        self._most = most
+        self.most = most
 
     @property
     def tap(self) -> Body:
@@ -64,7 +64,8 @@ class Body:
         if not self.left:
             raise StopAsyncIteration
         try:
-            piece = await asyncio.get_running_loop().sock_recv(self.ours, min(self.left, 64 * KIB))
+            async with asyncio.timeout(8):  # a put that has lost count would wait for ever
+                piece = await asyncio.get_running_loop().sock_recv(self.ours, min(self.left, 64 * KIB))
         except ConnectionResetError:
             piece = b""
         if not piece:
@@ -76,14 +77,14 @@ class Body:
 
     def hold(self) -> int:
         self.asked = True
-        size = min(self.left - 1, self._most)
+        size = min(self.left - 1, self.most)
         self.held = not self._ahead and min(size, self.waiting) >= 64 * KIB
         return size if self.held else 0
 
     def read_into(self, buffer: memoryview) -> int:
         assert self.held, "read although the tap is not held"
         try:
-            size = os.readv(self.ours.fileno(), [buffer[: min(self.left - 1, self._most)]])
+            size = os.readv(self.ours.fileno(), [buffer[: min(self.left - 1, self.most)]])
         except OSError:
             return 0
         self.drawn(size)
