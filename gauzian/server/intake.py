@@ -13,6 +13,18 @@ from gauzian.server.limits import KIB
 _LITTLE_BYTES = 64 * KIB
 
 
+class _Little:
+    """In the place of a number: a share of the budget, as long as that is little."""
+
+    __slots__ = ("_budget",)
+
+    def __init__(self, budget: ByteBudget) -> None:
+        self._budget = budget
+
+    def __index__(self) -> int:
+        return min(_LITTLE_BYTES, self._budget.share)
+
+
 class Intake:
     """One read is being handled and one waits here; then reading pauses, and what comes waits in the kernel.
 
@@ -99,7 +111,7 @@ class Intake:
         """`little`: bring little at a time, because somebody takes from the kernel what is left there."""
         self._in_budget = True
         self._held.hold(len(self))
-        self._read_at_most(_LITTLE_BYTES if little else self._budget)
+        self._read_at_most(_Little(self._budget) if little else self._budget)
 
     def body_ended(self) -> None:
         if self._in_budget:

@@ -13,8 +13,11 @@ from gauzian.stores.tally import Tally
 from gauzian.stores.threads import KIB, MIB
 from gauzian.tap import Tap
 
-# Hashing it holds up the event loop for half a millisecond: then others get their turn.
-_BUFFER_BYTES = 512 * KIB
+# Hashing it holds up the event loop for a millisecond: then others get their turn.
+_BUFFER_BYTES = 1 * MIB
+# A few get as much at a time; of many each gets less, so that a round of all of them takes some milliseconds.
+_ROUND_BYTES = 8 * MIB
+_LEAST_BYTES = 64 * KIB
 # What the store did not take at once, of all puts together.
 _LEFT_BYTES = 4 * MIB
 
@@ -25,6 +28,12 @@ class Passages:
     def __init__(self) -> None:
         self.buffer = memoryview(bytearray(_BUFFER_BYTES))
         self.left = ByteBudget(_LEFT_BYTES, least=16 * KIB, most=_BUFFER_BYTES, parts=2)
+        self.users = 0
+
+    @property
+    def share(self) -> memoryview:
+        """What one of them may use of the buffer now."""
+        return self.buffer[: min(self.left.share, max(_LEAST_BYTES, _ROUND_BYTES // max(1, self.users)))]
 
 
 class Passage:
@@ -33,11 +42,12 @@ class Passage:
     def __init__(self, tap: Tap, tally: Tally, passages: Passages) -> None:
         self._tap = tap
         self._tally = tally
-        self._buffer = passages.buffer
+        self._passages = passages
         self._held = Held(passages.left)
 
     def begin(self) -> None:
         """Before the first piece is asked for. That one comes in any case: the head of the request goes with it."""
+        self._passages.users += 1
         self._tap.hold()
         self._tap.release()
 
@@ -47,17 +57,19 @@ class Passage:
         self._held.drop()
         if not self._tap.hold():
             return None
-        size = self._tap.read_into(self._buffer[: self._held.budget.share])
+        size = self._tap.read_into(self._passages.share)
         if not size:
             self._tap.release()
             return None
-        view = self._buffer[:size]
+        view = self._passages.buffer[:size]
         self._tally.add(view)
         rest = bytes(view[_sent(transport, view) :])
         self._held.hold(len(rest))
         return rest
 
     def end(self) -> None:
+        """Once, after `begin`."""
+        self._passages.users -= 1
         self._held.drop()
         self._tap.release()
 

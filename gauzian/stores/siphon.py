@@ -26,11 +26,20 @@ _MOST_BYTES = 4 * MIB
 
 
 class Siphons:
-    """What all of them share: a few buffers, kept."""
+    """What all of them share: a few buffers, kept as long as anybody uses them."""
 
     def __init__(self) -> None:
         self.turns = asyncio.Semaphore(_AT_ONCE)
         self._buffers: list[memoryview] = []
+        self._users = 0
+
+    def begin(self) -> None:
+        self._users += 1
+
+    def end(self) -> None:
+        self._users -= 1
+        if not self._users:
+            self._buffers.clear()
 
     @contextmanager
     def buffer(self) -> Iterator[memoryview]:
@@ -85,13 +94,17 @@ class Siphon:
         if self._tap is not None:
             self._tell(self._tap)
             self._tap.release()
+        if self._socket is not None:
+            self._siphons.end()
 
     def _opened(self, tap: Tap) -> bool:
-        try:
-            self._socket = self._socket or tap.socket()
-        except OSError:  # too many open files: the long way needs none
-            tap.release()
-            return False
+        if self._socket is None:
+            try:
+                self._socket = tap.socket()
+            except OSError:  # too many open files: the long way needs none
+                tap.release()
+                return False
+            self._siphons.begin()
         return True
 
     def _tell(self, tap: Tap) -> None:
@@ -104,7 +117,7 @@ class Siphon:
     def _draw(self, pieces: Sequence[bytes]) -> None:
         self._aside.take(pieces)
         with self._siphons.buffer() as buffer:
-            while self._drawn < self._most and (size := self._receive(buffer)):
+            while (left := self._most - self._drawn) > 0 and (size := self._receive(buffer[:left])):
                 self._drawn += size
                 self._tally.add(buffer[:size])
                 self._aside.take((buffer[:size],))
@@ -113,6 +126,6 @@ class Siphon:
         """0: nothing waits there, or the client is gone. Whoever reads next is told which."""
         assert self._socket is not None  # noqa: S101 - for the type checker: run has opened it
         try:
-            return self._socket.recv_into(buffer, min(len(buffer), self._most - self._drawn))
+            return self._socket.recv_into(buffer)
         except OSError:
             return 0

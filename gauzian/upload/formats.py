@@ -81,7 +81,8 @@ class Reader(Protocol):
 class ChunkPieces:
     """The bytes of a chunk, out of a body through a reader, counted.
 
-    `tap`: where the next of them may be taken instead, if they are the bytes of the body as they are.
+    `tap`: where the next of them may be taken instead, if they are the bytes of the body as they are (not together with
+    `look_ahead`: what it has read comes first).
     They end only where the body ended and was valid to its last byte; an error is final, as in Body.
     """
 

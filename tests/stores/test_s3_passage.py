@@ -50,7 +50,7 @@ class Opener:
             threads=self._threads,
         ) as store:
             yield store
-            assert store._passages.left.held == 0
+            assert (store._passages.left.held, store._passages.users) == (0, 0)
 
 
 @pytest.fixture
@@ -97,6 +97,7 @@ async def test_what_waits_in_front_of_the_socket_is_not_overtaken_and_a_rest_cou
             stores.setblocking(False)
             transport = Transport(ours)
             passage = Passage(client.body, Tally(size=len(DATA), sha256=None), passages)
+            passage.begin()
             transport.waiting = 1
             rest = passage.move(transport)  # type: ignore[arg-type]
             assert rest
@@ -280,7 +281,18 @@ async def test_others_have_their_turn_between_two_moves(store: S3Store) -> None:
             turns.append(client.body.taken)
             await asyncio.sleep(0)
         await put
-        assert max(after - before for before, after in pairwise(turns)) <= 512 * KIB
+        assert max(after - before for before, after in pairwise(turns)) <= MIB
+
+
+@pytest.mark.parametrize(
+    ("users", "size"), [(0, MIB), (1, MIB), (8, MIB), (16, MIB // 2), (64, MIB // 8), (999, 64 * KIB)]
+)
+async def test_of_many_each_moves_less_at_a_time(users: int, size: int) -> None:
+    passages = Passages()
+    passages.users = users
+    assert len(passages.share) == size
+    passages.left.held = passages.left.total  # stores that take nothing
+    assert len(passages.share) == passages.left.least
 
 
 async def test_a_store_behind_tls_gets_it_too(opened: Opener, certificate: Path) -> None:
