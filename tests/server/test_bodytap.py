@@ -126,6 +126,14 @@ async def tell(scope: Scope, send: Send, taken: Taken) -> None:
     await apps.answer(send, 200, json.dumps(told).encode())
 
 
+async def body_comes_whole(running: Running) -> Client:
+    client = await running.connect(send_buffer=4 * MIB)
+    await client.send(post("/", BODY))
+    told = json.loads((await client.answer("POST")).body)
+    assert told["sha256"] == hashlib.sha256(BODY).hexdigest()
+    return client
+
+
 @pytest.mark.parametrize("how", ["in-a-thread", "right-there", "by-read-into"])
 async def test_a_body_comes_byte_for_byte_by_both_ways_and_its_end_by_receive(serving: Run, how: str) -> None:
     async def takes(scope: Scope, receive: Receive, send: Send) -> None:
@@ -245,10 +253,7 @@ async def test_the_tap_says_no_while_something_is_still_on_its_way_to_the_applic
         await tell(scope, send, Taken(taken.body + rest))
 
     async with serving(takes) as running:
-        client = await running.connect(send_buffer=4 * MIB)
-        await client.send(post("/", BODY))
-        told = json.loads((await client.answer("POST")).body)
-        assert told["sha256"] == hashlib.sha256(BODY).hexdigest()
+        await body_comes_whole(running)
         assert states[-1] == ""
         assert "reader" in states
 
@@ -301,10 +306,7 @@ async def test_receive_brings_little_at_a_time_to_who_has_asked_before(serving: 
         await tell(scope, send, taken)
 
     async with serving(takes) as running:
-        client = await running.connect(send_buffer=4 * MIB)
-        await client.send(post("/", BODY))
-        told = json.loads((await client.answer("POST")).body)
-        assert told["sha256"] == hashlib.sha256(BODY).hexdigest()
+        await body_comes_whole(running)
         assert (max(sizes) <= 64 * KIB) is asks
 
 
@@ -342,10 +344,7 @@ async def test_after_a_yes_nothing_comes_by_receive_until_it_is_released(serving
         await tell(scope, send, taken)
 
     async with serving(takes) as running:
-        client = await running.connect(send_buffer=4 * MIB)
-        await client.send(post("/", BODY))
-        told = json.loads((await client.answer("POST")).body)
-        assert told["sha256"] == hashlib.sha256(BODY).hexdigest()
+        await body_comes_whole(running)
 
 
 async def test_cancelled_while_it_waits_for_what_is_held_it_can_ask_again(serving: Run) -> None:
@@ -361,10 +360,7 @@ async def test_cancelled_while_it_waits_for_what_is_held_it_can_ask_again(servin
         await tell(scope, send, Taken(came + await take_rest(tap, receive)))
 
     async with serving(takes) as running:
-        client = await running.connect(send_buffer=4 * MIB)
-        await client.send(post("/", BODY))
-        told = json.loads((await client.answer("POST")).body)
-        assert told["sha256"] == hashlib.sha256(BODY).hexdigest()
+        await body_comes_whole(running)
 
 
 async def goes(client: Client) -> None:

@@ -15,7 +15,7 @@ from blockbuster import blockbuster_ctx
 
 from gauzian.metrics import Metrics
 from gauzian.stores.base import ObjectStore
-from gauzian.stores.disk import open_disk
+from gauzian.stores.disk import DiskStore, open_disk
 from gauzian.stores.s3 import open_s3
 from gauzian.stores.threads import FileThreads
 from tests.rclone import S3Address, running_s3
@@ -64,6 +64,12 @@ async def threads(nothing_left: None) -> AsyncIterator[FileThreads]:
         yield threads
         assert threads.writing.held == 0
         assert threads.reading.held == 0
+
+
+@pytest.fixture
+async def store(tmp_path: Path, threads: FileThreads, unfinished: str) -> AsyncIterator[DiskStore]:
+    async with open_disk(tmp_path, threads=threads) as store:
+        yield store
 
 
 @pytest.fixture(params=["disk", "disk-named", "s3"])

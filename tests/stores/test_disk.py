@@ -7,7 +7,7 @@ import errno
 import os
 import random
 import stat
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,6 @@ pytestmark = pytest.mark.anyio
 MIB = 1024 * 1024
 DATA = random.Random(3).randbytes(3 * MIB)
 KEY = "file.0.x"
-
-
-@pytest.fixture
-async def store(tmp_path: Path, threads: FileThreads, unfinished: str) -> AsyncIterator[DiskStore]:
-    async with open_disk(tmp_path, threads=threads) as store:
-        yield store
 
 
 def files(directory: Path) -> list[str]:

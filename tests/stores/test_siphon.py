@@ -26,12 +26,6 @@ pytestmark = pytest.mark.anyio
 KEY = "file.0.x"
 
 
-@pytest.fixture
-async def store(tmp_path: Path, threads: FileThreads, unfinished: str) -> AsyncIterator[DiskStore]:
-    async with open_disk(tmp_path, threads=threads) as store:
-        yield store
-
-
 def files(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.rglob("*") if path.is_file())
 
