@@ -51,7 +51,7 @@ class ObjectStore(Protocol):
         object that the key had before may be there or not: keys are used once. Not retried once a piece was asked for.
         `pieces` may be iterated in another task than the caller's, and is not closed. If it has a `tap` (see
         gauzian/tap.py), the store may take from there what has not been asked for as pieces.
-        Memory: at most a few hundred KiB however large the object.
+        Memory: at most about a MiB however large the object, and a few MiB for all puts together.
         """
         ...
 

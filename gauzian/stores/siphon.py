@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from gauzian.stores.aside import Aside
 from gauzian.stores.files import Batch, file_work
 from gauzian.stores.tally import Tally
-from gauzian.stores.threads import KIB, MIB, Strand
+from gauzian.stores.threads import MIB, Strand
 from gauzian.tap import Tap
 
 # Read and written at once. Each call gives up the interpreter and takes it again: with 512 KiB that costs noticeably.
-_BUFFER_BYTES = 1024 * KIB
+_BUFFER_BYTES = 1 * MIB
 # More at a time only take the interpreter from each other.
 _AT_ONCE = 3
 # Then the next one gets the buffer.
