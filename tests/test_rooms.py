@@ -29,6 +29,7 @@ FLOORS = [
         "values",
         "legacy_metrics",
         "tap",
+        "spout",
     },
 ]
 ONLY_IN = {

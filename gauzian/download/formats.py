@@ -21,6 +21,7 @@ class Format(Protocol):
     version: Version
     length: int
     headers: Headers
+    is_plain: bool  # what is sent are the stored bytes, and nothing else
 
     def __init__(self, row: ChunkRow) -> None: ...
 
@@ -35,6 +36,8 @@ class Format(Protocol):
 
 class RawChunk:
     """The stored bytes; what belongs to them stands in the headers."""
+
+    is_plain = True
 
     def __init__(self, row: ChunkRow) -> None:
         self.version = Version(f'"{row.sha256.hex()}"', row.created_at)
@@ -57,6 +60,8 @@ class RawChunk:
 
 class JsonChunk:
     """`{"data": base64, "iv": text, "index": "text"}`, encoded as it streams; its length is known before."""
+
+    is_plain = False
 
     def __init__(self, row: ChunkRow) -> None:
         self._before = b'{"data":"'

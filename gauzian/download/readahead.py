@@ -36,7 +36,7 @@ from xxhash import xxh3_128
 
 from gauzian.database.downloads import ChunkRow
 from gauzian.errors import ObjectDamaged
-from gauzian.stores.base import ObjectMissing, ObjectStore
+from gauzian.stores.base import ObjectMissing, ObjectStore, Passing
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,8 @@ CLOSE_SECONDS = 5.0
 # The next object is opened when so little of the opened ones is still to be sent: 30 ms of a gigabit line, more than a
 # store takes to its first byte. Earlier it would only hold a connection and a buffer, for a slow reader for minutes.
 LEAD_BYTES = 4 * 1024 * 1024
+# So much of the end of a chunk always comes as pieces, of which the last one waits for the comparison.
+HELD_BACK_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +82,13 @@ class ReadAhead:
     def opened(self) -> int:
         return len(self._owners)
 
-    async def pieces(self, pages: Pages) -> AsyncGenerator[bytes, None]:
+    async def pieces(
+        self, pages: Pages, send_now: Callable[[memoryview], int] | None = None
+    ) -> AsyncGenerator[bytes, None]:
         """The wanted bytes, in order. Close it (`aclosing`) however you leave.
+
+        `send_now`: takes bytes between two pieces, as many of the front of what it is given as it says. They are not
+        among the pieces then.
 
         Raises ObjectDamaged for a chunk that is missing, short, long or altered, StoreDown, and what `pages` raises.
         """
@@ -89,12 +96,15 @@ class ReadAhead:
         try:
             await line.fill()
             while line.opened:
-                async with aclosing(line.opened[0].pieces()) as pieces:
+                first = line.opened[0]
+                async with aclosing(first.pieces()) as pieces:
                     async for piece in pieces:
-                        line.bytes -= len(piece)
                         yield piece
                         del piece  # or it would lie here while the next one is read, and so wherever one passes by
-                        if line.is_short:
+                        await line.fill()
+                        while send_now and (rest := await first.pass_on(send_now, line.until_short)) is not None:
+                            while rest:
+                                yield rest.pop(0)
                             await line.fill()
                 await _close([line.opened[0]])
                 line.opened.popleft()
@@ -114,7 +124,6 @@ class _Line:
 
     def __init__(self, pages: Pages, open: Callable[[Wanted], _Opened], *, ahead: int) -> None:
         self.opened: deque[_Opened] = deque()
-        self.bytes = 0  # of them, still to be sent
         self._pages = pages
         self._open = open
         self._ahead = ahead
@@ -122,31 +131,35 @@ class _Line:
         self._ended = False
 
     @property
-    def is_short(self) -> bool:
-        """Is it time to open the next one?"""
+    def until_short(self) -> int:
+        """How many bytes may be sent before it is time to open the next object; 0 or less: it is."""
+        left = sum(one.left for one in self.opened)
         if self._ended or len(self.opened) > self._ahead:
-            return False
-        return not self.opened or self.bytes < LEAD_BYTES
+            return max(1, left)
+        return left - LEAD_BYTES + 1 if self.opened else 0
 
     async def fill(self) -> None:
-        while self.is_short:
+        while self.until_short <= 0:
             if not self._rest:
                 self._rest.extend(await self._pages.next_page())
                 self._ended = not self._rest
                 continue
             wanted = self._rest.popleft()
             self.opened.append(self._open(wanted))
-            self.bytes += wanted.stop - wanted.start
 
 
 class _Opened:
     """One object, from the moment somebody began to open it until it is closed."""
 
-    __slots__ = ("_pieces", "_released", "_wanted", "owner")
+    __slots__ = ("_checksum", "_passing", "_pieces", "_position", "_released", "_wanted", "left", "owner")
 
     def __init__(self, store: ObjectStore, wanted: Wanted) -> None:
         loop = asyncio.get_running_loop()
         self._wanted = wanted
+        self.left = wanted.stop - wanted.start  # still to be given out
+        self._position = 0
+        self._checksum = xxh3_128()
+        self._passing: Passing | None = None  # while no piece is in front of what comes next
         self._pieces: asyncio.Future[AsyncIterator[bytes]] = loop.create_future()
         self._released: asyncio.Future[None] = loop.create_future()
         self.owner = loop.create_task(self._own(store))
@@ -174,18 +187,18 @@ class _Opened:
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """The wanted bytes of this chunk, the last of them only when the whole chunk has been found to be right."""
         row, start, stop = self._wanted.row, self._wanted.start, self._wanted.stop
-        checksum = xxh3_128()
-        position = 0
         held = b""  # the first piece until a second has come, the last one until all has been compared
         try:
             arriving = await self._pieces
         except ObjectMissing as error:
             raise ObjectDamaged from error
+        passing = arriving if isinstance(arriving, Passing) else None
         async for piece in arriving:
-            checksum.update(piece)
-            begin, position = position, position + len(piece)
+            begin = self._position
+            position = self._count(piece)
             if begin < stop:  # the rest is only read in order to compare
                 if held:
+                    self.left -= len(held)
                     yield held
                     held = b""
                 if begin < start or position > stop:
@@ -193,14 +206,38 @@ class _Opened:
                 if position >= stop or begin == 0:
                     held = piece
                 elif piece:
+                    self.left -= len(piece)
+                    self._passing = passing
                     yield piece
+                    self._passing = None
             del piece
-        if position != row.size:
-            raise ObjectDamaged from _Damaged(f"{row.object_key} has {position} bytes, its row says {row.size}")
-        if checksum.digest() != row.xxh3:
+        if self._position != row.size:
+            raise ObjectDamaged from _Damaged(f"{row.object_key} has {self._position} bytes, its row says {row.size}")
+        if self._checksum.digest() != row.xxh3:
             raise ObjectDamaged from _Damaged(f"{row.object_key} does not match its checksum")
         if held:
+            self.left -= len(held)
             yield held
+
+    async def pass_on(self, send_now: Callable[[memoryview], int], most: int) -> list[bytes] | None:
+        """The middle of the wanted bytes, behind a piece, without becoming pieces: as Passing says. Never so much that
+        nothing would be held back."""
+        room = self._wanted.stop - HELD_BACK_BYTES - self._position
+        if self._passing is None or room <= 0:
+            return None
+
+        def sink(view: memoryview) -> int:
+            self._count(view)
+            self.left -= len(view)
+            return send_now(view)
+
+        return await self._passing.pass_on(sink, min(most, room))
+
+    def _count(self, piece: bytes | memoryview) -> int:
+        """The position behind it."""
+        self._checksum.update(piece)
+        self._position += len(piece)
+        return self._position
 
 
 async def _close(opened: Iterable[_Opened]) -> None:

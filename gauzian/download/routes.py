@@ -32,6 +32,7 @@ from gauzian.errors import (
     UploadIncomplete,
 )
 from gauzian.metrics import Metrics
+from gauzian.spout import EXTENSION
 from gauzian.web import fields
 from gauzian.web.outlet import Headers, Outlet, send_at_once
 
@@ -66,8 +67,16 @@ class _Download:
         raise NotImplementedError
 
     async def _send(
-        self, receive: Receive, send: Send, status: int, headers: Headers, pages: Pages, format: Format | None = None
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        status: int,
+        headers: Headers,
+        pages: Pages,
+        format: Format | None = None,
     ) -> None:
+        spout = scope.get("extensions", {}).get(EXTENSION) if format is None or format.is_plain else None
         async with (
             Outlet(
                 receive,
@@ -75,8 +84,9 @@ class _Download:
                 stall_seconds=self._stall_seconds,
                 count_bytes=self._metrics.bytes_out.inc,
                 count_slow=self._metrics.slow_clients.labels("download").inc,
+                spout=spout,
             ) as outlet,
-            aclosing(self._objects.pieces(pages)) as pieces,
+            aclosing(self._objects.pieces(pages, outlet.send_now if spout else None)) as pieces,
         ):
             piece: bytes | None = await anext(pieces, None)  # what is damaged or missing shows before the head goes out
             await outlet.start(status, headers)
@@ -106,7 +116,7 @@ class SendFile(_Download):
         if scope["method"] == "HEAD":
             return await send_at_once(send, status, headers)
         with _outcome(self._count, "success" if part is None else "partial"):
-            await self._send(receive, send, status, headers, FilePages(self._database, file, wanted))
+            await self._send(scope, receive, send, status, headers, FilePages(self._database, file, wanted))
         return None
 
     async def _find(self, scope: Scope) -> FileRow:
@@ -160,7 +170,7 @@ class SendChunk(_Download):
             self._metrics.chunk_download_seconds.labels(outcome).observe(time.perf_counter() - started)
 
         with _outcome(count, "success"):
-            await self._send(receive, send, 200, headers, OneChunk(row), format)
+            await self._send(scope, receive, send, 200, headers, OneChunk(row), format)
         return None
 
     async def _find(self, scope: Scope) -> FoundChunk:

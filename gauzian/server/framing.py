@@ -100,13 +100,24 @@ class Http1(H11Protocol):
     def passes_out(self, data: bytes) -> bool:
         """Is this the middle of an answer whose length is known, behind its head? Then it has been counted and can go
         to the wire as it is: through Hypercorn and h11 it would come out the same."""
+        if not 0 < len(data) <= self.middle_out():
+            return False
+        self.count_out(len(data))
+        return True
+
+    def middle_out(self) -> int:
+        """How many bytes of an answer whose length is known may go out, behind its head, before its last one: its end,
+        and what is too much, are h11's affair."""
         writer = self.connection._writer
         if type(writer) is not ContentLengthWriter or self.connection.our_state is not h11.SEND_BODY or self._head:
-            return False
-        if not 0 < len(data) < writer._length:
-            return False  # its end, and what is too much, are h11's affair
-        writer._length -= len(data)
-        return True
+            return 0
+        length: int = writer._length
+        return length - 1
+
+    def count_out(self, size: int) -> None:
+        """So many bytes of the middle go out another way."""
+        if size:
+            cast(ContentLengthWriter, self.connection._writer)._length -= size
 
     def set_surplus_aside(self) -> None:
         """Bytes behind a request that was said to be the last (old clients end a body with one more CRLF): h11 would

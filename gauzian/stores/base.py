@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 # What a reader may take before others get their turn: 0.2 ms of a core on the way out.
 TURN_BYTES = 256 * 1024
+# A client must take a piece within the time that it may stall.
+MOST_PIECE_BYTES = 512 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,20 @@ class ListedObject:
 
 class ObjectMissing(Exception):
     """There is no object of that name."""
+
+
+@runtime_checkable
+class Passing(Protocol):
+    """Beside `__anext__`, what the pieces of some stores can do: bytes that never become a piece."""
+
+    async def pass_on(self, sink: Callable[[memoryview], int], most: int) -> list[bytes] | None:
+        """Hand what comes to `sink` as it comes, until that was `most` bytes or it did not take all of them.
+
+        `sink` must not fail; it returns how much of the front of its bytes is done with, and has them for that moment
+        only. The answer is what it did not take, as pieces of at most MOST_PIECE_BYTES, to be let go of before
+        anything else is asked for. None: not this way now, ask for a piece. Raises StoreDown. Gives way to others.
+        """
+        ...
 
 
 class ObjectStore(Protocol):
@@ -58,7 +74,8 @@ class ObjectStore(Protocol):
     def get(
         self, key: str, *, start: int = 0, length: int | None = None
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """Open `length` bytes of the object from `start` (all of it by default) as pieces of at most 512 KiB.
+        """Open `length` bytes of the object from `start` (all of it by default) as pieces of at most
+        MOST_PIECE_BYTES. They may be Passing.
 
         Entering raises ObjectMissing or StoreDown. The iterator ends early if the object is shorter than asked for (the
         caller counts) and raises StoreDown if the store fails midway. Leaving at any moment frees everything at once.

@@ -20,7 +20,7 @@ import aiohttp
 from gauzian.bytebudget import ByteBudget
 from gauzian.errors import StoreDown
 from gauzian.metrics import Metrics
-from gauzian.stores.base import ListedObject, ObjectMissing, StoredObject
+from gauzian.stores.base import MOST_PIECE_BYTES, ListedObject, ObjectMissing, StoredObject
 from gauzian.stores.files import file_work
 from gauzian.stores.keys import require_key
 from gauzian.stores.s3_answers import Answer, Tries, ask_patiently
@@ -30,6 +30,7 @@ from gauzian.stores.s3_passage import Passages
 from gauzian.stores.s3_received import ReceivedPieces, SmallFirstReads
 from gauzian.stores.s3_signing import Signer
 from gauzian.stores.s3_wire import S3Wire
+from gauzian.stores.sharedbuffer import SharedBuffer
 from gauzian.stores.spool import Spool
 from gauzian.stores.threads import KIB, MIB, FileThreads
 from gauzian.stores.watching import Watch
@@ -78,13 +79,16 @@ async def open_s3(
         auto_decompress=False,
         read_bufsize=_READ_BUFFER_BYTES,
     ) as session:
+        buffer = SharedBuffer()
         store = S3Store(
             S3Wire(
                 session,
                 signer,
-                reading=ByteBudget(_READING_BYTES, least=32 * KIB, most=512 * KIB, parts=2),
+                reading=ByteBudget(_READING_BYTES, least=32 * KIB, most=MOST_PIECE_BYTES, parts=2),
+                buffer=buffer,
                 read_seconds=read_seconds,
             ),
+            passages=Passages(buffer),
             spool_dir=spool_dir,
             threads=threads,
             stall_seconds=read_seconds,
@@ -98,13 +102,20 @@ class S3Store:
     """ObjectStore (base.py) in a bucket. Made by `open_s3`."""
 
     def __init__(
-        self, wire: S3Wire, *, spool_dir: Path, threads: FileThreads, stall_seconds: float, metrics: Metrics | None
+        self,
+        wire: S3Wire,
+        *,
+        passages: Passages,
+        spool_dir: Path,
+        threads: FileThreads,
+        stall_seconds: float,
+        metrics: Metrics | None,
     ) -> None:
         self._wire = wire
         self._spool_dir = spool_dir
         self._threads = threads
         self._stall_seconds = stall_seconds
-        self._passages = Passages()
+        self._passages = passages
         self._metrics = metrics
 
     async def put(

@@ -9,31 +9,21 @@ import asyncio
 import os
 
 from gauzian.bytebudget import ByteBudget, Held
+from gauzian.stores.sharedbuffer import SharedBuffer
 from gauzian.stores.tally import Tally
 from gauzian.stores.threads import KIB, MIB
 from gauzian.tap import Tap
 
-# Hashing it holds up the event loop for a millisecond: then others get their turn.
-_BUFFER_BYTES = 1 * MIB
-# A few get as much at a time; of many each gets less, so that a round of all of them takes some milliseconds.
-_ROUND_BYTES = 8 * MIB
-_LEAST_BYTES = 64 * KIB
 # What the store did not take at once, of all puts together.
 _LEFT_BYTES = 4 * MIB
 
 
 class Passages:
-    """What all of them share: one buffer, because nobody waits while something is in it."""
+    """What all of them share."""
 
-    def __init__(self) -> None:
-        self.buffer = memoryview(bytearray(_BUFFER_BYTES))
-        self.left = ByteBudget(_LEFT_BYTES, least=16 * KIB, most=_BUFFER_BYTES, parts=2)
-        self.users = 0
-
-    @property
-    def share(self) -> memoryview:
-        """What one of them may use of the buffer now."""
-        return self.buffer[: min(self.left.share, max(_LEAST_BYTES, _ROUND_BYTES // max(1, self.users)))]
+    def __init__(self, buffer: SharedBuffer) -> None:
+        self.buffer = buffer
+        self.left = ByteBudget(_LEFT_BYTES, least=16 * KIB, most=1 * MIB, parts=2)
 
 
 class Passage:
@@ -47,7 +37,7 @@ class Passage:
 
     def begin(self) -> None:
         """Before the first piece is asked for. That one comes in any case: the head of the request goes with it."""
-        self._passages.users += 1
+        self._passages.buffer.users += 1
         self._tap.hold()
         self._tap.release()
 
@@ -57,11 +47,11 @@ class Passage:
         self._held.drop()
         if not self._tap.hold():
             return None
-        size = self._tap.read_into(self._passages.share)
+        size = self._tap.read_into(self._passages.buffer.share(self._passages.left.share))
         if not size:
             self._tap.release()
             return None
-        view = self._passages.buffer[:size]
+        view = self._passages.buffer.bytes[:size]
         self._tally.add(view)
         rest = bytes(view[_sent(transport, view) :])
         self._held.hold(len(rest))
@@ -69,7 +59,7 @@ class Passage:
 
     def end(self) -> None:
         """Once, after `begin`."""
-        self._passages.users -= 1
+        self._passages.buffer.users -= 1
         self._held.drop()
         self._tap.release()
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol, SupportsIndex
 
 import aiohttp
 from aiohttp.connector import Connection
 
 from gauzian.bytebudget import ByteBudget, Held
-from gauzian.stores.base import TURN_BYTES
+from gauzian.stores.base import MOST_PIECE_BYTES, TURN_BYTES
 from gauzian.stores.s3_answers import FOREIGN, unanswered
+from gauzian.stores.sharedbuffer import SharedBuffer
 from gauzian.stores.threads import KIB
 
 _FIRST_READ_BYTES = 8 * KIB
@@ -49,26 +50,38 @@ class ReceivedPieces(Protocol):
         ...
 
 
-def received(response: aiohttp.ClientResponse, budget: ByteBudget, *, read_seconds: float) -> ReceivedPieces:
+def received(
+    response: aiohttp.ClientResponse, budget: ByteBudget, buffer: SharedBuffer, *, read_seconds: float
+) -> ReceivedPieces:
     """The body of `response`, to be closed. `read_seconds`: the longest silence of the store. Iterating raises
     StoreDown.
     """
     if response.content_length is None or "Transfer-Encoding" in response.headers:
         return _Streamed(response, budget)
-    return _Direct(response, response.content_length, budget, read_seconds=read_seconds)
+    return _Direct(response, response.content_length, budget, buffer, read_seconds=read_seconds)
 
 
-class _Direct(asyncio.Protocol):
+class _Direct(asyncio.BufferedProtocol):
     """A body of known length, on a connection that is ours until it has come."""
 
     def __init__(
-        self, response: aiohttp.ClientResponse, length: int, budget: ByteBudget, *, read_seconds: float
+        self,
+        response: aiohttp.ClientResponse,
+        length: int,
+        budget: ByteBudget,
+        buffer: SharedBuffer,
+        *,
+        read_seconds: float,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._response = response
         self._left = length
         self._since_turn = 0
         self._held = Held(budget)
+        self._buffer = buffer
+        self._sink: Callable[[memoryview], int] | None = None  # while bytes are passed on
+        self._most = 0
+        self._rest: list[bytes] = []
         self._read_seconds = read_seconds
         self._waiter: asyncio.Future[None] | None = None
         self._waiting_since: float | None = None
@@ -87,7 +100,6 @@ class _Direct(asyncio.Protocol):
         self._owner = owner
         self._transport = transport
         transport.set_protocol(self)
-        _read_at_most(transport, self._held.budget)
         if transport.get_extra_info("ssl_object") is None:
             self._descriptor = transport.get_extra_info("socket").fileno()
         self._timer = self._loop.call_later(self._read_seconds, self._look)
@@ -128,6 +140,25 @@ class _Direct(asyncio.Protocol):
         self._held.hold(len(piece))
         return piece
 
+    async def pass_on(self, sink: Callable[[memoryview], int], most: int) -> list[bytes] | None:
+        """See Passing. The last byte is always a piece's. While the store is quick this needs no turn of a task: the
+        event loop reads, and `sink` is told."""
+        self._held.drop()
+        self._most = min(most, self._left - 1)
+        if self._transport is None or self._descriptor is None or self._come or self._most <= 0:
+            return None
+        self._sink = sink
+        self._buffer.users += 1
+        try:
+            await self._more(self._transport)
+        finally:
+            self._buffer.users -= 1
+            self._sink = None
+        if self._lost is not None:
+            raise unanswered("get", self._lost)
+        rest, self._rest = self._rest, []
+        return rest
+
     def _read_now(self) -> bytes | None:
         """What waits in the kernel, without a turn of the event loop; None if it is nothing, or encrypted."""
         if self._transport is None or self._transport.is_closing() or self._descriptor is None:
@@ -145,25 +176,52 @@ class _Direct(asyncio.Protocol):
 
     async def _wait(self) -> bytes:
         if self._transport is not None and self._lost is None and not self._come:
-            self._waiter = self._loop.create_future()
-            self._waiting_since = self._loop.time()
-            self._transport.resume_reading()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = self._waiting_since = None
-            self._since_turn = 0
+            await self._more(self._transport)
         if not self._come:
             raise unanswered("get", self._lost or EOFError())
         return self._come.pop(0)
 
+    async def _more(self, transport: asyncio.Transport) -> None:
+        """Until something has come, or nothing will."""
+        if self._lost is not None:
+            return
+        self._waiter = self._loop.create_future()
+        self._waiting_since = self._loop.time()
+        transport.resume_reading()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = self._waiting_since = None
+        self._since_turn = 0
+
     # -- told by asyncio
 
-    def data_received(self, data: bytes) -> None:
-        self._come.append(data)
+    def get_buffer(self, sizehint: int) -> memoryview:
+        budget = self._held.budget
+        if self._sink is None:
+            return self._buffer.bytes[: min(self._left + 1, budget.share)]
+        # Nearly always nothing of it is kept: it may be all that is left of the budget.
+        return self._buffer.share(min(self._most, budget.share * budget.parts))
+
+    def buffer_updated(self, nbytes: int) -> None:
+        view = self._buffer.bytes[:nbytes]
+        if self._sink is None:
+            self._come.append(bytes(view))
+        elif self._passed(self._sink, view):
+            self._waiting_since = self._loop.time()
+            return
         if self._transport is not None:
             self._transport.pause_reading()
         self._wake()
+
+    def _passed(self, sink: Callable[[memoryview], int], view: memoryview) -> bool:
+        """Whether it was all taken and more is wanted."""
+        self._left -= len(view)
+        self._most -= len(view)
+        left = view[sink(view) :]
+        self._held.hold(len(left))
+        self._rest = [bytes(left[at : at + MOST_PIECE_BYTES]) for at in range(0, len(left), MOST_PIECE_BYTES)]
+        return not left and self._most > 0
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = exc or ConnectionResetError()

@@ -13,6 +13,7 @@ from gauzian.stores.s3_body import SentBody
 from gauzian.stores.s3_listing import BadListing, ListingPage
 from gauzian.stores.s3_received import ReceivedPieces, received
 from gauzian.stores.s3_signing import Signer
+from gauzian.stores.sharedbuffer import SharedBuffer
 from gauzian.stores.threads import KIB, outlast
 
 _PIECE_BYTES = 256 * KIB
@@ -27,11 +28,18 @@ class S3Wire:
     """
 
     def __init__(
-        self, session: aiohttp.ClientSession, signer: Signer, *, reading: ByteBudget, read_seconds: float
+        self,
+        session: aiohttp.ClientSession,
+        signer: Signer,
+        *,
+        reading: ByteBudget,
+        buffer: SharedBuffer,
+        read_seconds: float,
     ) -> None:
         self._session = session
         self._signer = signer
         self._reading = reading
+        self._buffer = buffer
         self._read_seconds = read_seconds
 
     async def ask(self, operation: str, method: str, key: str = "", body: bytes | None = None) -> Answer:
@@ -65,7 +73,7 @@ class S3Wire:
             response = await self._session.get(url, headers=headers, allow_redirects=False)
             try:
                 if response.status in (200, 206) and _is_span(response, span):
-                    return received(response, self._reading, read_seconds=self._read_seconds)
+                    return received(response, self._reading, self._buffer, read_seconds=self._read_seconds)
                 answer = Answer(response.status, "WrongRange") if response.ok else await read_answer(response)
             except BaseException:
                 response.close()

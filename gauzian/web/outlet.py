@@ -14,6 +14,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from gauzian.errors import ClientGone, Message, Receive, Send
+from gauzian.spout import Spout
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -31,10 +32,12 @@ class Outlet:
         *,
         stall_seconds: float,
         count_slow: Callable[[], None],
+        spout: Spout | None = None,
         count_bytes: Callable[[float], None] = lambda number: None,
     ) -> None:
         self._receive = receive
         self._send = send
+        self._spout = spout
         self._stall_seconds = stall_seconds
         self._count_bytes = count_bytes
         self._count_slow = count_slow
@@ -82,11 +85,17 @@ class Outlet:
             if self._left == 0:
                 return await self.finish(piece)
         await self._tell({"type": "http.response.body", "body": piece, "more_body": True})
-        self._uncounted += len(piece)
-        if self._uncounted >= _COUNT_BYTES:
-            self._count_bytes(self._uncounted)
-            self._uncounted = 0
+        self._count(len(piece))
         return None
+
+    def send_now(self, view: memoryview) -> int:
+        """How much of the front of `view` went out by the spout, behind what was written before: 0 without one."""
+        if self._spout is None or self._left is None:
+            return 0
+        taken = self._spout.send_now(view[: max(0, self._left - 1)])
+        self._left -= taken
+        self._count(taken)
+        return taken
 
     async def finish(self, piece: bytes = b"") -> None:
         """With the last byte that Content-Length has named the answer is ended: a client that leaves then has got it
@@ -98,6 +107,12 @@ class Outlet:
         self._listener.cancel()  # the end of the answer is reported as a disconnect too
         await self._tell({"type": "http.response.body", "body": piece, "more_body": False})
         self._uncounted += len(piece)
+
+    def _count(self, size: int) -> None:
+        self._uncounted += size
+        if self._uncounted >= _COUNT_BYTES:
+            self._count_bytes(self._uncounted)
+            self._uncounted = 0
 
     async def _tell(self, message: Message) -> None:
         self._sending_since = self._loop.time()

@@ -126,6 +126,65 @@ def store_chunk(store: TroubledStore, index: int, content: bytes) -> ChunkRow:
     return row
 
 
+class PassingStore(TroubledStore):
+    """Its pieces are Passing; `passed` counts what went that way, in amounts that the seed decides."""
+
+    def __init__(self, *, piece: int = 4, seed: int = 0) -> None:
+        super().__init__(piece=piece, seed=seed)
+        self.passed = 0
+
+    def _pieces(self, content: bytes, trouble: str | None) -> AsyncIterator[bytes]:
+        return _PassingPieces(self, content, trouble)
+
+
+class _PassingPieces:
+    def __init__(self, store: PassingStore, content: bytes, trouble: str | None) -> None:
+        self._store = store
+        self._plain = content
+        self._trouble = trouble
+        if trouble == "short":
+            self._plain = content[:-1]
+        elif trouble == "long":
+            self._plain += b"!"
+        elif trouble == "flipped":
+            self._plain = content[:-1] + bytes([content[-1] ^ 1])
+        self._at = self._number = 0
+
+    def __aiter__(self) -> _PassingPieces:
+        return self
+
+    async def __anext__(self) -> bytes:
+        await self._store._take_time()
+        if self._number > 1 and self._trouble == "fails":
+            raise StoreDown
+        if self._number and self._trouble == "stalls":
+            await self._store._stall()
+        self._number += 1
+        piece = self._plain[self._at : self._at + self._store.piece]
+        self._at += len(piece)
+        if not piece:
+            raise StopAsyncIteration
+        return piece
+
+    async def pass_on(self, sink: Callable[[memoryview], int], most: int) -> list[bytes] | None:
+        assert most > 0
+        left = most = min(most, len(self._plain) - 1 - self._at)
+        if left <= 0 or self._store._random.random() < 0.2:
+            return None
+        if self._trouble == "stalls":
+            await self._store._stall()
+        while left > 0:
+            await self._store._take_time()
+            view = memoryview(self._plain)[self._at :][: self._store._random.randint(1, left)]
+            self._at += len(view)
+            left -= len(view)
+            taken = sink(view)
+            self._store.passed += len(view)
+            if rest := bytes(view[taken:]):
+                return [rest[:2], rest[2:]] if rest[2:] else [rest]
+        return []
+
+
 class ListedPages:
     """Pages of a list, `size` at a time; after the last one `error`, if there is one."""
 

@@ -20,7 +20,7 @@ from gauzian.download.readahead import ReadAhead, Wanted
 from gauzian.download.routes import _Download
 from gauzian.errors import DatabaseDown, Message, ObjectDamaged, StoreDown
 from gauzian.metrics import Metrics
-from tests.download.fakes import Client, ListedPages, TroubledStore, store_chunk, until
+from tests.download.fakes import Client, ListedPages, PassingStore, TroubledStore, store_chunk, until
 
 pytestmark = pytest.mark.anyio
 
@@ -75,6 +75,126 @@ async def test_any_range_is_the_slice(seed: int) -> None:
     assert await read(ReadAhead(store, ahead=2), wanted) == whole[start:stop]
 
 
+class Taker:
+    """Takes bytes beside the pieces, as many of them as the seed decides; all that came, in order."""
+
+    def __init__(self, seed: int) -> None:
+        self.got = b""
+        self._random = random.Random(seed)
+
+    def send_now(self, view: memoryview) -> int:
+        taken = self._random.choice([len(view), self._random.randint(0, len(view))])
+        self.got += view[:taken]
+        return taken
+
+    async def read(self, objects: ReadAhead, wanted: Sequence[Wanted]) -> Exception | None:
+        """How it ended."""
+        try:
+            async with aclosing(objects.pieces(ListedPages(wanted), self.send_now)) as pieces:
+                async for piece in pieces:
+                    assert piece
+                    self.got += piece
+        except Exception as error:
+            return error
+        return None
+
+
+@pytest.fixture
+def holding_back_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gauzian.download.readahead.HELD_BACK_BYTES", 5)
+    monkeypatch.setattr("gauzian.download.readahead.LEAD_BYTES", 40)
+
+
+@pytest.mark.usefixtures("holding_back_little")
+@pytest.mark.parametrize("seed", range(60))
+async def test_what_passes_by_and_what_comes_as_pieces_is_the_range_in_order(seed: int) -> None:
+    rng = random.Random(seed)
+    store, taker = PassingStore(piece=rng.randint(1, 9), seed=seed), Taker(seed)
+    chunks, whole = fill(store, [rng.randint(1, 120) for _ in range(6)])
+    start = rng.choice([0, rng.randrange(len(whole))])
+    stop = rng.choice([len(whole), rng.randint(start + 1, len(whole))])
+    parts = plan(start, stop, [one.row.size for one in chunks])
+    wanted = [Wanted(chunks[part.position].row, part.start, part.stop) for part in parts]
+    objects = ReadAhead(store, ahead=rng.randint(0, 2))
+    assert await taker.read(objects, wanted) is None
+    assert taker.got == whole[start:stop]
+    assert store.passed > 0 or stop - start < 200
+    assert not store.open_now
+    assert objects.opened == 0
+
+
+@pytest.mark.usefixtures("holding_back_little")
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("start", "stop"), [(0, 90), (0, 50), (30, 90), (20, 60)])
+@pytest.mark.parametrize(
+    ("trouble", "kind"),
+    [("short", ObjectDamaged), ("long", ObjectDamaged), ("flipped", ObjectDamaged), ("fails", StoreDown)],
+)
+async def test_what_passes_by_of_a_bad_chunk_is_never_all_of_it(
+    trouble: str, kind: type[Exception], start: int, stop: int, seed: int
+) -> None:
+    store, taker = PassingStore(piece=4, seed=seed), Taker(seed)
+    wanted, whole = fill(store, [90])
+    store.trouble["file.0"] = trouble
+    error = await taker.read(ReadAhead(store, ahead=2), [dataclasses.replace(wanted[0], start=start, stop=stop)])
+    assert type(error) is kind
+    assert len(taker.got) < stop - start
+    assert taker.got == whole[start : start + len(taker.got)]
+
+
+@pytest.mark.usefixtures("holding_back_little")
+async def test_the_next_object_is_opened_in_time_although_all_of_this_one_passes_by() -> None:
+    store, ahead_at = PassingStore(piece=4, seed=1), []
+    wanted, whole = fill(store, [100, 100])
+    store._random.random = lambda: 1.0  # type: ignore[method-assign]  # always passing
+    got = 0
+
+    def send_now(view: memoryview) -> int:
+        nonlocal got
+        got += len(view)
+        ahead_at.append((got, len(store.opened)))
+        return len(view)
+
+    async with aclosing(ReadAhead(store, ahead=1).pieces(ListedPages(wanted), send_now)) as pieces:
+        async for piece in pieces:
+            got += len(piece)
+    assert got == len(whole)
+    assert [opened for at, opened in ahead_at if at <= 60] == [1] * sum(at <= 60 for at, _ in ahead_at)
+    assert any(opened == 2 for at, opened in ahead_at if 61 < at < 95)
+
+
+@pytest.mark.usefixtures("holding_back_little")
+async def test_a_cancellation_while_bytes_pass_by_closes_everything() -> None:
+    turns, finished = 0, False
+    while not finished:
+        turns += 1
+        store = PassingStore(piece=4, seed=3)
+        wanted, _ = fill(store, [60] * 3)
+        objects = ReadAhead(store, ahead=2)
+        reader = asyncio.create_task(Taker(3).read(objects, wanted))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        finished = reader.done()
+        reader.cancel()
+        await asyncio.wait([reader])
+        await until(lambda: not store.open_now and objects.opened == 0)  # noqa: B023 - awaited in this turn
+        assert reader.cancelled() or finished
+    assert turns > 20
+
+
+async def test_a_store_that_stalls_while_bytes_pass_by_is_let_go_when_the_client_is() -> None:
+    store = PassingStore(piece=4)
+    wanted, _ = fill(store, [200 * 1024, 8])
+    store.trouble["file.0"] = "stalls"
+    objects = ReadAhead(store, ahead=0)
+    reader = asyncio.create_task(Taker(1).read(objects, wanted))
+    await store.stalling.wait()
+    reader.cancel()
+    await asyncio.wait([reader])
+    assert not store.open_now
+    assert objects.opened == 0
+
+
 @pytest.mark.parametrize("start", [0, 9, 30])
 async def test_no_piece_is_kept_while_the_next_one_is_read(start: int) -> None:
     store = TroubledStore(piece=4)
@@ -110,7 +230,7 @@ async def test_a_download_keeps_no_piece_while_the_next_one_is_read(
         sent += len(message.get("body", b""))
 
     shape = None if format is None else format(wanted[0].row)
-    await download._send(client.receive, send, 200, [], ListedPages(wanted), shape)
+    await download._send({}, client.receive, send, 200, [], ListedPages(wanted), shape)
     assert sent >= len(whole)
     assert store.kept == []
 

@@ -20,6 +20,7 @@ from gauzian.stores.base import ObjectMissing, StoredObject
 from gauzian.stores.s3 import S3Store, open_s3
 from gauzian.stores.s3_passage import Passage, Passages
 from gauzian.stores.s3_signing import Signer
+from gauzian.stores.sharedbuffer import SharedBuffer
 from gauzian.stores.tally import Tally
 from gauzian.stores.threads import FileThreads
 from tests.rclone import S3Address
@@ -50,7 +51,7 @@ class Opener:
             threads=self._threads,
         ) as store:
             yield store
-            assert (store._passages.left.held, store._passages.users) == (0, 0)
+            assert (store._passages.left.held, store._passages.buffer.users) == (0, 0)
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ class Transport:
 
 
 async def test_what_waits_in_front_of_the_socket_is_not_overtaken_and_a_rest_counts_until_the_next_move() -> None:
-    loop, passages = asyncio.get_running_loop(), Passages()
+    loop, passages = asyncio.get_running_loop(), Passages(SharedBuffer())
     ours, stores = socket.socketpair()
     async with sending(DATA) as client:
         with ours, stores:
@@ -288,11 +289,11 @@ async def test_others_have_their_turn_between_two_moves(store: S3Store) -> None:
     ("users", "size"), [(0, MIB), (1, MIB), (8, MIB), (16, MIB // 2), (64, MIB // 8), (999, 64 * KIB)]
 )
 async def test_of_many_each_moves_less_at_a_time(users: int, size: int) -> None:
-    passages = Passages()
-    passages.users = users
-    assert len(passages.share) == size
+    passages = Passages(SharedBuffer())
+    passages.buffer.users = users
+    assert len(passages.buffer.share(passages.left.share)) == size
     passages.left.held = passages.left.total  # stores that take nothing
-    assert len(passages.share) == passages.left.least
+    assert len(passages.buffer.share(passages.left.share)) == passages.left.least
 
 
 async def test_a_store_behind_tls_gets_it_too(opened: Opener, certificate: Path) -> None:

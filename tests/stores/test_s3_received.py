@@ -18,8 +18,9 @@ import pytest
 
 from gauzian.bytebudget import ByteBudget
 from gauzian.errors import StoreDown
-from gauzian.stores.base import TURN_BYTES
+from gauzian.stores.base import MOST_PIECE_BYTES, TURN_BYTES, Passing
 from gauzian.stores.s3_received import ReceivedPieces, SmallFirstReads, received
+from gauzian.stores.sharedbuffer import SharedBuffer
 from tests.stores.faulty import Behaviour, Call, FaultyS3, answer, faulty_s3
 from tests.stores.patience import until
 
@@ -41,11 +42,12 @@ class Asking:
     faulty: FaultyS3
     budget: ByteBudget
     read_seconds: float
+    buffer: SharedBuffer
 
     @asynccontextmanager
     async def get(self) -> AsyncIterator[ReceivedPieces]:
         response = await self.session.get(self.faulty.endpoint)
-        pieces = received(response, self.budget, read_seconds=self.read_seconds)
+        pieces = received(response, self.budget, self.buffer, read_seconds=self.read_seconds)
         try:
             yield pieces
         finally:
@@ -78,8 +80,9 @@ def asking(request: pytest.FixtureRequest) -> Ask:
                 connector=SmallFirstReads(ssl=ours or True), read_bufsize=4 * KIB, auto_decompress=False
             ) as session,
         ):
-            yield Asking(session, faulty, budget, read_seconds)
-        assert budget.held == 0
+            buffer = SharedBuffer()
+            yield Asking(session, faulty, budget, read_seconds, buffer)
+        assert (budget.held, buffer.users) == (0, 0)
 
     return ask
 
@@ -270,3 +273,131 @@ async def test_a_connection_that_the_store_closes_while_nobody_uses_it_is_not_us
             (connection,) = ask.faulty.connections
             connection.transport.abort()
             await until(lambda: not ask.faulty.connections, "it is closed")
+
+
+class Sink:
+    """Takes so many bytes of each view as `takes` says, by default all."""
+
+    def __init__(self, *takes: int) -> None:
+        self.got = b""
+        self.views: list[int] = []
+        self._takes = list(takes)
+
+    def __call__(self, view: memoryview) -> int:
+        taken = min(len(view), self._takes.pop(0)) if self._takes else len(view)
+        self.views.append(len(view))
+        self.got += view[:taken]
+        return taken
+
+
+def passing(pieces: ReceivedPieces) -> Passing:
+    assert isinstance(pieces, Passing)
+    return pieces
+
+
+async def read_passing(pieces: ReceivedPieces, sink: Sink, most: int) -> bytes:
+    """All of it, as a download does it: after a piece, whatever passes."""
+    async for piece in pieces:
+        sink.got += piece
+        del piece
+        while (rest := await passing(pieces).pass_on(sink, most)) is not None:
+            while rest:
+                assert len(rest[0]) <= MOST_PIECE_BYTES
+                sink.got += rest.pop(0)
+    return sink.got
+
+
+@pytest.mark.parametrize("most", [1, 1000, 10_000_000])
+@pytest.mark.parametrize("takes", [(), (0, 0, 0), (1, 70_000, 5), (10,) * 20])
+async def test_what_passes_and_what_is_left_over_is_the_object(asking: Ask, takes: tuple[int, ...], most: int) -> None:
+    body = LARGE if most > 1 else LARGE[: 30 * KIB]
+    async with asking(sends(answer(200, body), every=200_000)) as ask:
+        for _ in range(2):
+            sink = Sink(*takes)
+            async with ask.get() as pieces:
+                assert await read_passing(pieces, sink, most) == body
+            assert sink.views or ask.faulty.endpoint.startswith("https:")
+            assert all(size <= most for size in sink.views)
+        assert ask.faulty.accepted == 1
+
+
+async def test_what_is_not_taken_is_counted_until_the_next_question_and_the_last_byte_is_a_piece(asking: Ask) -> None:
+    async with asking(sends(answer(200, LARGE))) as ask, ask.get() as pieces:
+        await anext(pieces)
+        rest = await passing(pieces).pass_on(Sink(1), len(LARGE))
+        if ask.faulty.endpoint.startswith("https:"):
+            assert rest is None
+            return
+        assert rest is not None
+        assert ask.budget.held == sum(map(len, rest)) > 0
+        assert await passing(pieces).pass_on(Sink(), len(LARGE)) == []
+        assert ask.budget.held == 0
+        assert await passing(pieces).pass_on(Sink(), len(LARGE)) is None
+        assert await anext(pieces) == LARGE[-1:]
+
+
+@pytest.mark.parametrize(("held", "users", "size"), [(0, 1, 256 * KIB), (0, 64, 128 * KIB), (256 * KIB, 1, 32 * KIB)])
+async def test_many_get_less_at_a_time_and_so_does_everybody_while_much_is_held(
+    asking: Ask, held: int, users: int, size: int
+) -> None:
+    async with asking(sends(answer(200, LARGE))) as ask, ask.get() as pieces:
+        if ask.faulty.endpoint.startswith("https:"):
+            return
+        await anext(pieces)
+        ask.buffer.users += users - 1
+        sink = Sink()
+        assert await passing(pieces).pass_on(sink, 1) == []
+        ask.budget.held += held
+        assert await passing(pieces).pass_on(sink, len(LARGE)) == []
+        assert max(sink.views) <= size
+        ask.budget.held -= held
+        ask.buffer.users -= users - 1
+
+
+@pytest.mark.parametrize("how", ["ends", "falls silent"])
+async def test_a_store_that_ends_or_falls_silent_while_bytes_pass_is_down(asking: Ask, how: str) -> None:
+    async def behave(call: Call) -> None:
+        await call.say(answer(200, LARGE[: 1024 * KIB], length=len(LARGE)))
+        if how == "falls silent":
+            await asyncio.Event().wait()
+        call.writer.close()
+        raise ConnectionResetError
+
+    async with asking(behave, SHORT) as ask:
+        sink = Sink()
+        with pytest.raises(StoreDown):
+            async with ask.get() as pieces:
+                await read_passing(pieces, sink, len(LARGE))
+        assert LARGE.startswith(sink.got)
+
+
+async def test_a_cancellation_while_bytes_pass_leaves_nothing_behind(asking: Ask) -> None:
+    call_ended = asyncio.Event()
+
+    async def behave(call: Call) -> None:
+        await call.say(answer(200, SMALL, length=len(LARGE)))
+        await call.reader.read()
+        call_ended.set()
+
+    async with asking(behave) as ask:
+        async with ask.get() as pieces:
+            assert await anext(pieces) == SMALL
+            waiting = asyncio.ensure_future(passing(pieces).pass_on(Sink(), len(LARGE)))
+            await asyncio.wait([waiting], timeout=0.05)
+            if not ask.faulty.endpoint.startswith("https:"):
+                assert ask.buffer.users == 1
+                waiting.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await waiting
+            assert ask.buffer.users == 0
+        await until(lambda: call_ended.is_set(), "the store sees the end")
+
+
+async def test_an_object_left_while_bytes_pass_is_cut_off(asking: Ask) -> None:
+    async with asking(sends(answer(200, LARGE))) as ask:
+        async with ask.get() as pieces:
+            await anext(pieces)
+            await passing(pieces).pass_on(Sink(3), 100_000)
+            (connection,) = ask.faulty.connections
+        await until(lambda: connection not in ask.faulty.connections, "the store sees the end")
+        assert await ask.read() == LARGE

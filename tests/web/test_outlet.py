@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from gauzian.errors import ClientGone, Message
+from gauzian.spout import Spout
 from gauzian.web.outlet import Outlet, send_at_once
 from tests.download.fakes import Client, until
 
@@ -25,11 +26,24 @@ class Counts:
         self.slow += 1
 
 
-def outlet_to(client: Client, counts: Counts, *, stall_seconds: float = 60.0) -> Outlet:
+class Hose:
+    """A spout that takes `size` bytes at a time."""
+
+    def __init__(self, client: Client, size: int) -> None:
+        self.client = client
+        self.size = size
+
+    def send_now(self, view: memoryview) -> int:
+        self.client.sent.append({"type": "by the spout", "body": bytes(view[: self.size])})
+        return len(view[: self.size])
+
+
+def outlet_to(client: Client, counts: Counts, *, stall_seconds: float = 60.0, spout: Spout | None = None) -> Outlet:
     return Outlet(
         client.receive,
         client.send,
         stall_seconds=stall_seconds,
+        spout=spout,
         count_slow=counts.count_slow,
         count_bytes=counts.count_bytes,
     )
@@ -161,3 +175,27 @@ async def test_a_client_that_leaves_with_the_last_byte_has_got_it_all(swallowed:
         await outlet.finish()
     assert client.body == b"12345678" * 3
     assert counts.bytes == 24
+
+
+@pytest.mark.parametrize("size", [0, 1, 4, 100])
+async def test_what_goes_by_the_spout_is_counted_and_the_last_byte_does_not(size: int) -> None:
+    client, counts, whole = Client(), Counts(), b"0123456789"
+    async with outlet_to(client, counts, spout=Hose(client, size)) as outlet:
+        await outlet.start(200, [(b"content-length", b"10")])
+        await outlet.write(whole[:1])
+        taken = outlet.send_now(memoryview(whole)[1:])
+        assert taken == min(size, 8)
+        await outlet.write(whole[1 + taken :])
+        assert outlet.send_now(memoryview(b"more")) == 0
+    assert client.body == whole
+    assert [message["more_body"] for message in client.sent if "more_body" in message] == [True, False]
+    assert counts.bytes == 10
+
+
+async def test_a_spout_is_told_nothing_while_nobody_knows_the_length() -> None:
+    client, counts = Client(), Counts()
+    async with outlet_to(client, counts, spout=Hose(client, 100)) as outlet:
+        await outlet.start(200, [])
+        assert outlet.send_now(memoryview(b"bytes")) == 0
+        await outlet.finish(b"end")
+    assert client.body == b"end"
