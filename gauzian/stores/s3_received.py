@@ -145,7 +145,7 @@ class _Direct(asyncio.BufferedProtocol):
         event loop reads, and `sink` is told."""
         self._held.drop()
         self._most = min(most, self._left - 1)
-        if self._transport is None or self._descriptor is None or self._come or self._most <= 0:
+        if self._transport is None or self._come or self._most <= 0:
             return None
         self._sink = sink
         self._buffer.users += 1
@@ -201,7 +201,7 @@ class _Direct(asyncio.BufferedProtocol):
         if self._sink is None:
             return self._buffer.bytes[: min(self._left + 1, budget.share)]
         # Nearly always nothing of it is kept: it may be all that is left of the budget.
-        return self._buffer.share(min(self._most, budget.share * budget.parts))
+        return self._buffer.share(min(self._most, max(budget.share, budget.total - budget.held)))
 
     def buffer_updated(self, nbytes: int) -> None:
         view = self._buffer.bytes[:nbytes]
