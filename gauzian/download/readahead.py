@@ -159,7 +159,7 @@ class _Opened:
         self.left = wanted.stop - wanted.start  # still to be given out
         self._position = 0
         self._checksum = xxh3_128()
-        self._passing: Passing | None = None  # while no piece is in front of what comes next
+        self._passing: Passing | None = None  # once the first piece is out: behind it none waits for another
         self._pieces: asyncio.Future[AsyncIterator[bytes]] = loop.create_future()
         self._released: asyncio.Future[None] = loop.create_future()
         self.owner = loop.create_task(self._own(store))
@@ -209,7 +209,6 @@ class _Opened:
                     self.left -= len(piece)
                     self._passing = passing
                     yield piece
-                    self._passing = None
             del piece
         if self._position != row.size:
             raise ObjectDamaged from _Damaged(f"{row.object_key} has {self._position} bytes, its row says {row.size}")

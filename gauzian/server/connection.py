@@ -16,7 +16,7 @@ from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
-from gauzian.server.answerspout import AnswerSpout, offer_spout, short_way
+from gauzian.server.answerspout import offer_spout, short_way
 from gauzian.server.bodytap import BodyTap, offer_tap
 from gauzian.server.call import call_application
 from gauzian.server.framing import Http1
@@ -53,7 +53,6 @@ class Connection(asyncio.Protocol):
         self._reader: asyncio.Task[None] | None = None
         self._mailbox: Mailbox | None = None
         self._tap: BodyTap | None = None
-        self._spout: AnswerSpout | None = None
         self._head_begun = False
         self._deadline = math.inf
 
@@ -199,13 +198,13 @@ class Connection(asyncio.Protocol):
             roomy=self.intake.go_on,
         )
         self._tap = None if self.below else offer_tap(scope, self.transport, self.http, self.intake, mailbox)
-        self._spout = None if self.below else offer_spout(scope, self.http, self.outbox)
+        spout = None if self.below else offer_spout(scope, self.http, self.outbox)
         self._shared.start_request(
             call_application(
                 app,
                 scope,
                 mailbox.get,
-                short_way(send, self.http, self._spout),
+                short_way(send, self.http, spout),
                 is_unanswered=lambda: not self.closing and stream.state is ASGIHTTPState.REQUEST,
                 close=self.close,
             )
@@ -235,7 +234,7 @@ class Connection(asyncio.Protocol):
             self.close()
             # They know us and we know them: without this a thousand refused uploads wait for the garbage collector.
             del self.http
-            self._mailbox = self._tap = self._spout = None
+            self._mailbox = self._tap = None
 
     def _passed_by(self, data: bytes) -> bool:
         """The middle of a body goes straight to who waits for it, if nothing is in front of it: through the reader,
@@ -278,7 +277,7 @@ class Connection(asyncio.Protocol):
         self._deadline = math.inf
         self.intake.body_ended()
         self.outbox.shut()
-        for side in (self._mailbox, self._tap, self._spout):
+        for side in (self._mailbox, self._tap):
             if side is not None:
                 side.close()
         # It may wait for something that never comes now. If it is the reader that ends it, it is on its way out.

@@ -75,7 +75,7 @@ class Outbox:
 
     def write_some(self, view: memoryview) -> int:
         """What the kernel takes of it now; the rest is not kept. 0 while something waits, and without a client."""
-        if self.closed or self._below.is_closing() or not self._writable.is_set():
+        if self.closed or self._below.is_closing():
             return 0
         taken = self._write_to_kernel(view) if len(view) else 0
         self._written += taken
