@@ -394,3 +394,13 @@ async def test_an_object_left_while_bytes_pass_is_cut_off(asking: Ask) -> None:
             (connection,) = ask.faulty.connections
         await until(lambda: connection not in ask.faulty.connections, "the store sees the end")
         assert await ask.read() == LARGE
+
+
+async def test_nothing_passes_what_came_with_the_head(asking: Ask) -> None:
+    async with asking(sends(answer(200, LARGE))) as ask, ask.get() as pieces:
+        sink = Sink()
+        assert await passing(pieces).pass_on(sink, len(LARGE)) is None
+        while (rest := await passing(pieces).pass_on(sink, len(LARGE))) is None:
+            sink.got += await anext(pieces)
+        assert rest == []
+        assert sink.got + await anext(pieces) == LARGE
