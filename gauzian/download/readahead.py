@@ -101,8 +101,13 @@ class ReadAhead:
                     async for piece in pieces:
                         yield piece
                         del piece  # or it would lie here while the next one is read, and so wherever one passes by
-                        await line.fill()
-                        while send_now and (rest := await first.pass_on(send_now, line.until_short)) is not None:
+                        if line.until_short <= 0:
+                            await line.fill()
+                        while (
+                            send_now
+                            and first.may_pass
+                            and (rest := await first.pass_on(send_now, line.until_short)) is not None
+                        ):
                             while rest:
                                 yield rest.pop(0)
                             await line.fill()
@@ -217,6 +222,10 @@ class _Opened:
         if held:
             self.left -= len(held)
             yield held
+
+    @property
+    def may_pass(self) -> bool:
+        return self._passing is not None
 
     async def pass_on(self, send_now: Callable[[memoryview], int], most: int) -> list[bytes] | None:
         """The middle of the wanted bytes, behind a piece, without becoming pieces: as Passing says. Never so much that

@@ -404,3 +404,27 @@ async def test_nothing_passes_what_came_with_the_head(asking: Ask) -> None:
             sink.got += await anext(pieces)
         assert rest == []
         assert sink.got + await anext(pieces) == LARGE
+
+
+async def test_a_store_that_is_slow_but_not_silent_is_not_given_up_while_bytes_pass(asking: Ask) -> None:
+    async def behave(call: Call) -> None:
+        await call.say(answer(200, SMALL, length=len(SMALL) + 30))
+        for _ in range(30):
+            await asyncio.sleep(SHORT / 10)  # the time is what is tested
+            await call.say(b"x")
+
+    async with asking(behave, SHORT) as ask, ask.get() as pieces:
+        assert await read_passing(pieces, Sink(), len(LARGE)) == SMALL + 30 * b"x"
+
+
+async def test_a_connection_that_was_lost_before_is_no_wait_without_end(asking: Ask) -> None:
+    async def behave(call: Call) -> None:
+        await call.say(answer(200, SMALL, length=len(LARGE)))
+        await call.reader.read()
+
+    async with asking(behave) as ask, ask.get() as pieces:
+        assert await anext(pieces) == SMALL
+        pieces._transport.abort()  # type: ignore[attr-defined]
+        await until(lambda: pieces._lost is not None, "the end is noticed")  # type: ignore[attr-defined]
+        with pytest.raises(StoreDown):
+            await passing(pieces).pass_on(Sink(), len(LARGE))
