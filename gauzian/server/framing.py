@@ -112,7 +112,7 @@ class Http1(H11Protocol):
         if type(writer) is not ContentLengthWriter or self.connection.our_state is not h11.SEND_BODY or self._head:
             return 0
         length: int = writer._length
-        return length - 1
+        return max(0, length - 1)
 
     def count_out(self, size: int) -> None:
         """So many bytes of the middle go out another way."""

@@ -93,6 +93,22 @@ async def test_the_last_byte_is_left_and_nothing_goes_before_the_head_or_behind_
     assert told == [0, 0, 0, 3, 0, 0]
 
 
+async def test_nothing_goes_behind_the_last_byte_while_the_end_is_still_to_be_said(serving: Run) -> None:
+    told: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({**START, "headers": [(b"content-length", b"5")]})
+        await send(more(b"12345"))
+        told.append(spout_of(scope).send_now(memoryview(b"67")))
+        await send({**more(b""), "more_body": False})
+
+    async with serving(app) as running:
+        client = await running.connect()
+        await client.send(head("GET", "/"))
+        assert (await client.answer()).body == b"12345"
+        assert told == [0]
+
+
 async def test_nothing_goes_into_an_answer_without_a_length(serving: Run) -> None:
     told: list[int] = []
 
