@@ -99,6 +99,17 @@ def sends(data: bytes, *, cuts: tuple[int, ...] = (), every: int = 0) -> Behavio
     return behave
 
 
+def says_little(ended: asyncio.Event) -> Behaviour:
+    """Promises LARGE, says SMALL, and waits for the end of the connection."""
+
+    async def behave(call: Call) -> None:
+        await call.say(answer(200, SMALL, length=len(LARGE)))
+        await call.reader.read()
+        ended.set()
+
+    return behave
+
+
 HEAD = len(answer(200, LARGE)) - len(LARGE)
 WAYS: dict[str, tuple[Behaviour, bytes]] = {
     "nothing": (sends(answer(200)), b""),
@@ -235,13 +246,7 @@ async def test_an_answer_left_in_the_middle_is_cut_off_at_once(asking: Ask, take
 
 async def test_a_wait_that_is_cancelled_leaves_nothing_behind(asking: Ask) -> None:
     call_ended = asyncio.Event()
-
-    async def behave(call: Call) -> None:
-        await call.say(answer(200, SMALL, length=len(LARGE)))
-        await call.reader.read()
-        call_ended.set()
-
-    async with asking(behave) as ask:
+    async with asking(says_little(call_ended)) as ask:
         async with ask.get() as pieces:
             assert await anext(pieces) == SMALL
             waiting = asyncio.ensure_future(anext(pieces))
@@ -367,13 +372,7 @@ async def test_a_store_that_ends_or_falls_silent_while_bytes_pass_is_down(asking
 
 async def test_a_cancellation_while_bytes_pass_leaves_nothing_behind(asking: Ask) -> None:
     call_ended = asyncio.Event()
-
-    async def behave(call: Call) -> None:
-        await call.say(answer(200, SMALL, length=len(LARGE)))
-        await call.reader.read()
-        call_ended.set()
-
-    async with asking(behave) as ask:
+    async with asking(says_little(call_ended)) as ask:
         async with ask.get() as pieces:
             assert await anext(pieces) == SMALL
             waiting = asyncio.ensure_future(passing(pieces).pass_on(Sink(), len(LARGE)))
@@ -418,11 +417,7 @@ async def test_a_store_that_is_slow_but_not_silent_is_not_given_up_while_bytes_p
 
 
 async def test_a_connection_that_was_lost_before_is_no_wait_without_end(asking: Ask) -> None:
-    async def behave(call: Call) -> None:
-        await call.say(answer(200, SMALL, length=len(LARGE)))
-        await call.reader.read()
-
-    async with asking(behave) as ask, ask.get() as pieces:
+    async with asking(says_little(asyncio.Event())) as ask, ask.get() as pieces:
         assert await anext(pieces) == SMALL
         pieces._transport.abort()  # type: ignore[attr-defined]
         await until(lambda: pieces._lost is not None, "the end is noticed")  # type: ignore[attr-defined]
