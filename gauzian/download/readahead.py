@@ -6,7 +6,7 @@ megabytes before they are wanted, it comes at the speed of the line.
 
 What it costs: an opened object holds a socket or a file and what the store buffers for it (ObjectStore.get reads as
 it is asked), never a whole chunk. One download holds at most 1 + N opened objects, one piece on its way to the client
-and one page of rows.
+(of bytes that are passed on: what the client did not take at once) and one page of rows.
 
 Who closes: each opened object belongs to a small task that enters and leaves the store's context manager itself.
 Leaving in the task that entered is what timeouts and cancel scopes inside a store need; and when a download is

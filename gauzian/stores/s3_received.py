@@ -1,8 +1,9 @@
 """The body of an answer from S3: read when somebody wants it, in pieces as large as the budget allows.
 
 aiohttp asks the question and reads the head. Then the connection is taken from it and read as directly as can be: its
-parser would copy each piece, hold it twice, and want a turn of the event loop for it. After the last byte the
-connection goes back to aiohttp's pool.
+parser would copy each piece, hold it twice, and want a turn of the event loop for it. What can be passed on at once
+never becomes a piece: it is read into one buffer that all share. After the last byte the connection goes back to
+aiohttp's pool.
 """
 
 from __future__ import annotations

@@ -26,9 +26,10 @@ pytestmark = pytest.mark.anyio
 
 ROOT = Path(__file__).parents[2]
 
-# Starts a server, says its URL, and waits to be killed.
+# Starts a server, says its URL, and waits to be killed or interrupted. Tests that run in the background are started
+# with SIGINT ignored.
 OWNER = """
-import asyncio, sys
+import asyncio, signal, sys
 from pathlib import Path
 from gauzian.database.embedded import embedded_postgres
 
@@ -37,6 +38,7 @@ async def main():
         print(url, flush=True)
         await asyncio.Event().wait()
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
 asyncio.run(main())
 """
 
